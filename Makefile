@@ -1,0 +1,36 @@
+# Each target does all of its own set-up. Another interpreter: make test PYTHON=python3.12
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo test check bench clean
+
+$(READY): requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt -r requirements-dev.txt
+	touch $(READY)
+
+# Train in stages on ten kinds of drawn car, predict their test photos, say where to look.
+demo: $(READY)
+	rm -rf outputs/demo
+	$(BIN)/python train.py experiment=demo hydra.run.dir=outputs/demo
+	$(BIN)/python predict.py ckpt=outputs/demo
+	@echo
+	@echo "the photos    data/demo/overview.png"
+	@echo "the training  outputs/demo/curves.png"
+	@echo "your photos   $(BIN)/python train.py data=folder data.root=DIR"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(READY)
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:
+	rm -rf $(VENV)

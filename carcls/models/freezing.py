@@ -1,0 +1,26 @@
+"""Which layers of the backbone train."""
+
+import keras
+
+
+def freeze(backbone: keras.Model, trainable: float, batch_norm: str) -> int:
+    """Lets the top share of the backbone's layers train and freezes those below.
+
+    The model must be compiled anew afterwards. A frozen BatchNorm layer also stops moving its
+    statistics (Keras runs it in inference mode), which is why `batch_norm="frozen"` works by
+    freezing the layer: `training=False` in the call would be overridden by `fit` (keras #20285).
+
+    Args:
+        backbone: The network, without preprocessing and head.
+        trainable: Share in [0, 1] of its layers, counted from the top (the output).
+        batch_norm: Whether BatchNorm layers in the unfrozen part `train`, or stay `frozen`.
+
+    Returns:
+        How many layers train, those without weights included.
+    """
+    first = round(len(backbone.layers) * (1.0 - trainable))
+    backbone.trainable = trainable > 0
+    for index, layer in enumerate(backbone.layers):
+        is_held = batch_norm == "frozen" and isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = index >= first and not is_held
+    return len(backbone.layers) - first

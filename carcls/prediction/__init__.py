@@ -1,0 +1,1 @@
+import carcls.backend  # noqa: F401  before anything else imports Keras

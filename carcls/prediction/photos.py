@@ -1,0 +1,55 @@
+"""Any photos, without a competition around them: their likeliest classes."""
+
+import glob
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from carcls.data.images import list_photos
+from carcls.errors import UserError
+
+
+def find_photos(images: str | list[str]) -> list[str]:
+    """The files that `images` means: photos by path, folders of them, and globs.
+
+    Raises:
+        UserError: If one of them is nothing, by name.
+    """
+    found: list[str] = []
+    for item in [images] if isinstance(images, str) else images:
+        path = Path(str(item)).expanduser()
+        if path.is_dir():
+            matches = [str(photo) for photo in list_photos(path)]
+        elif path.exists():
+            matches = [str(path)]
+        else:
+            matches = sorted(m for m in glob.glob(str(path), recursive=True) if Path(m).is_file())
+        if not matches:
+            kind = "a folder without photos" if path.is_dir() else "which matches no file"
+            raise UserError(
+                f"Expected images to be a photo, a folder or a glob. Received: {item}, {kind}."
+            )
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def likeliest(
+    paths: list[str], probs: np.ndarray, class_names: list[str], top: int
+) -> pd.DataFrame:
+    """A row for each of the `top` likeliest classes of each photo: path, rank, class, probability.
+
+    Args:
+        paths: `n` files.
+        probs: `(n, num_classes)` probabilities.
+    """
+    top = min(top, len(class_names))
+    order = np.argsort(-probs, axis=1, kind="stable")[:, :top]
+    return pd.DataFrame(
+        {
+            "path": np.repeat(np.array(paths, object), top),
+            "rank": np.tile(np.arange(1, top + 1), len(paths)),
+            "class": np.array(class_names, object)[order.ravel()],
+            "probability": np.take_along_axis(probs, order, axis=1).ravel().round(6),
+        }
+    )

@@ -1,0 +1,185 @@
+"""A run directory: what is in it, and how it is written and read back. Imports no Keras.
+
+    model.keras           the kept weights, self-contained: `carcls.json` inside says the classes,
+                          the image size and the resolved configuration
+    run.json              command, versions, data, device, wall time, and whatever was not as asked
+    metrics.json          val_accuracy, val_loss, seconds, stages
+    history.csv           a row an epoch
+    val_predictions.csv   a row a validation photo: id, label, prediction, probabilities
+    curves.png            loss and accuracy over all stages
+"""
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from carcls.errors import UserError
+
+MODEL = "model.keras"
+RUN = "run.json"
+METRICS = "metrics.json"
+HISTORY = "history.csv"
+VAL_PREDICTIONS = "val_predictions.csv"
+CURVES = "curves.png"
+PREDICTION = "prediction"  # the directory that predict.py writes to
+
+_METADATA = "carcls.json"  # the member of model.keras that is ours
+_PACKAGES = ("carcls", "keras", "tensorflow", "jax", "torch", "albumentations", "numpy", "pillow")
+
+
+@dataclass(kw_only=True)
+class ModelInfo:
+    """What it takes to predict with a model, apart from the model.
+
+    Attributes:
+        class_names: In the order of the model's outputs, as the data writes them.
+        class_counts: Training photos of each class.
+        image_size: Side of the input square in pixels.
+        resize: How photos become squares, see `carcls.data.images.resize`.
+        config: The run's resolved configuration.
+    """
+
+    class_names: list[str]
+    class_counts: list[int]
+    image_size: int
+    resize: str
+    config: dict[str, Any]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; renamed to `path` if nothing went wrong, else removed.
+
+    Raises:
+        UserError: If the disk is full or the directory cannot be written.
+    """
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(_cannot_write(path, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> str:
+    return (
+        f"Expected to write {path}. Received: {error.strerror or error}. "
+        "What was written before is whole; free some space or choose another hydra.run.dir."
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole file or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes a whole JSON file or nothing."""
+    text = json.dumps(values, indent=2, ensure_ascii=False, default=_plain, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of a run; an empty dict where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def add_to_json(path: Path, **values: Any) -> None:
+    """Adds to a JSON file of a run, or replaces what is there under the same names."""
+    write_json(path, {**read_json(path), **values})
+
+
+def describe_environment() -> dict[str, Any]:
+    """Command, versions, machine and commit, for `run.json`."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": versions,
+        "platform": platform.platform(),
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    if shutil.which("git") is None:
+        return None
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
+
+
+def embed_model_info(keras_file: Path, info: ModelInfo) -> None:
+    """Puts `info` into a `.keras` file, which is a zip archive that Keras reads by member name."""
+    with zipfile.ZipFile(keras_file, "a") as archive:
+        archive.writestr(_METADATA, json.dumps(asdict(info), ensure_ascii=False))
+
+
+def find_model(ckpt: str | Path) -> Path:
+    """The `.keras` file that `ckpt` means: a run directory's, or the file itself.
+
+    Raises:
+        UserError: If there is none.
+    """
+    path = Path(ckpt).expanduser()
+    expected = f"Expected ckpt to be a run directory with {MODEL} in it, or a .keras file."
+    if not path.exists():
+        raise UserError(f"{expected} Received: {path}, which does not exist.")
+    model = path / MODEL if path.is_dir() else path
+    if not model.is_file():
+        holds = sorted(child.name for child in path.iterdir() if not child.name.startswith("."))
+        state = f"holds {', '.join(holds[:5])}" if holds else "is empty"
+        raise UserError(f"{expected} Received: {path}, which {state}.")
+    return model
+
+
+def read_model_info(model: Path) -> ModelInfo:
+    """What `embed_model_info` put into a `.keras` file.
+
+    Raises:
+        UserError: If the file is no such checkpoint.
+    """
+    expected = f"Expected a checkpoint that train.py wrote. Received: {model}, "
+    try:
+        with zipfile.ZipFile(model) as archive:
+            return ModelInfo(**json.loads(archive.read(_METADATA)))
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{expected}which is not a .keras file or is damaged.") from error
+    except KeyError as error:
+        raise UserError(f"{expected}which does not say its classes ({_METADATA}).") from error
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(f"{expected}which cannot be read: {error}.") from error
+
+
+def shell_quoted(path: Path) -> str:
+    """A path as one word of a shell's command line, relative to here where that is shorter."""
+    path = Path(path)
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return shlex.quote(str(path))

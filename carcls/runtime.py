@@ -1,0 +1,87 @@
+"""Seeds, precision and devices: what is set once, before the first layer is built."""
+
+import logging
+import os
+
+from carcls.config import RuntimeConfig
+from carcls.data.loader import default_workers
+from carcls.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def set_up(runtime: RuntimeConfig, seed: int) -> str:
+    """Applies `runtime` to Keras and its backend.
+
+    Returns:
+        The device in words.
+
+    Raises:
+        UserError: If a GPU is asked for and there is none.
+    """
+    import keras
+
+    device = _choose_device(keras.backend.backend(), runtime.device)
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(runtime.precision)
+    if runtime.deterministic:
+        _make_deterministic(keras.backend.backend())
+    return device
+
+
+def _choose_device(backend: str, wanted: str) -> str:
+    gpus = _GPUS[backend](wanted == "cpu")
+    if wanted == "gpu" and not gpus:
+        raise UserError(
+            f"Expected a GPU (runtime.device=gpu). Received: none that {backend} can use. "
+            "Check nvidia-smi and the driver, in Docker --gpus all; or set runtime.device=auto."
+        )
+    if gpus:
+        return f"{', '.join(gpus)} ({backend})"
+    return f"CPU, {default_workers()} cores ({backend})"
+
+
+def _tensorflow_gpus(hide: bool) -> list[str]:
+    import tensorflow as tf
+
+    if hide:
+        tf.config.set_visible_devices([], "GPU")
+    gpus = tf.config.get_visible_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)  # leave room for others
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    return [detail.get("device_name", "GPU") for detail in details]
+
+
+def _jax_gpus(hide: bool) -> list[str]:
+    import jax
+
+    if hide:
+        jax.config.update("jax_platforms", "cpu")
+    return [device.device_kind for device in jax.devices() if device.platform != "cpu"]
+
+
+def _torch_gpus(hide: bool) -> list[str]:
+    import keras
+    import torch
+
+    if hide:
+        keras.config.set_device("cpu") if hasattr(keras.config, "set_device") else None
+        return []
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+_GPUS = {"tensorflow": _tensorflow_gpus, "jax": _jax_gpus, "torch": _torch_gpus}
+
+
+def _make_deterministic(backend: str) -> None:
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    elif backend == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(True)
+    else:  # XLA on the CPU repeats itself; on a GPU it has to be told
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops"

@@ -1,0 +1,219 @@
+"""What watches a stage while it runs. One `Best` and one `History` go through all stages."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import keras
+import pandas as pd
+
+from carcls.console import duration, progress_bar
+from carcls.run import replacing
+
+
+@dataclass
+class Best:
+    """The best epoch so far, over all stages.
+
+    Args:
+        monitor: `val_accuracy` (equal ones are told apart by `val_loss`) or `val_loss`.
+    """
+
+    monitor: str
+    key: tuple[float, float] | None = None  # larger is better
+    stage: str = ""
+    epoch: int = 0  # counted over all stages, from 1
+
+    def improve(self, stage: str, epoch: int, logs: dict[str, float]) -> bool:
+        """Notes the epoch if it is better than all before it. A NaN never is."""
+        key = (-logs["val_loss"], logs["val_accuracy"])
+        if self.monitor == "val_accuracy":
+            key = key[::-1]
+        if any(math.isnan(value) for value in key) or (self.key is not None and key <= self.key):
+            return False
+        self.key, self.stage, self.epoch = key, stage, epoch
+        return True
+
+
+class KeepWeights(keras.callbacks.Callback):
+    """Saves the model after every epoch that is to be kept.
+
+    Keras' ModelCheckpoint starts anew in each `fit`, and a kill while it writes leaves half a
+    file; this one remembers over stages and writes whole files only.
+
+    Args:
+        save: Writes the model.
+        best: Shared by all stages.
+        stage: Name of this one.
+        keep: `best` or `last`.
+        first_epoch: Epochs before this stage.
+    """
+
+    def __init__(
+        self, save: Callable[[], None], best: Best, stage: str, keep: str, first_epoch: int
+    ) -> None:
+        super().__init__()
+        self.save = save
+        self.best = best
+        self.stage = stage
+        self.keep = keep
+        self.first_epoch = first_epoch
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        is_best = self.best.improve(self.stage, self.first_epoch + epoch + 1, logs)
+        if is_best or (self.keep == "last" and math.isfinite(logs["loss"])):
+            self.save()
+
+
+class History(keras.callbacks.Callback):
+    """A row an epoch over all stages, on disk after each epoch.
+
+    Args:
+        path: The CSV file.
+    """
+
+    COLUMNS = (
+        "stage", "epoch", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy",
+        "seconds", "images_per_second",
+    )  # fmt: skip
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[dict] = []
+        self.stage = ""
+        self.photos_per_epoch = 0
+
+    def start_stage(self, stage: str, photos_per_epoch: int) -> None:
+        """Names the stage of the rows to come."""
+        self.stage = stage
+        self.photos_per_epoch = photos_per_epoch
+
+    def frame(self) -> pd.DataFrame:
+        """All rows; `epoch` counts over all stages from 1."""
+        return pd.DataFrame(self.rows, columns=self.COLUMNS)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._started = time.perf_counter()
+        self._trained = None
+        self._learning_rate = float(self.model.optimizer.learning_rate)
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self._trained = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        now = time.perf_counter()
+        training_seconds = (self._trained or now) - self._started
+        self.rows.append(
+            {name: logs.get(name) for name in self.COLUMNS}
+            | {
+                "stage": self.stage,
+                "epoch": len(self.rows) + 1,
+                "learning_rate": self._learning_rate,
+                "seconds": round(now - self._started, 2),
+                "images_per_second": round(self.photos_per_epoch / training_seconds, 1),
+            }
+        )
+        with replacing(self.path) as temporary:
+            self.frame().to_csv(temporary, index=False)
+
+
+class ProgressLine(keras.callbacks.Callback):
+    """A bar while an epoch runs on a terminal, and a line when it is over, anywhere.
+
+    Args:
+        history: Where the numbers come from; must come before this in the list of callbacks.
+        say: Takes the line.
+        title: Of the stage.
+        epochs: Of the stage.
+        epochs_after: Of the stages to come.
+        steps: An epoch.
+    """
+
+    def __init__(
+        self, history: History, say: Callable[[str], None], title: str, epochs: int,
+        epochs_after: int, steps: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.history = history
+        self.say = say
+        self.title = title
+        self.epochs = epochs
+        self.epochs_after = epochs_after
+        self.steps = steps
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._bar = progress_bar()
+        self._bar.start()
+        description = f"{self.title} epoch {epoch + 1}/{self.epochs}"
+        self._task = self._bar.add_task(description, total=self.steps, note="")
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if self._bar.disable:
+            return
+        seconds = time.perf_counter() - self._started
+        rate = self.history.photos_per_epoch * (batch + 1) / self.steps / seconds
+        note = f"{rate:.0f} photos/s"
+        self._bar.update(self._task, completed=batch + 1, note=note)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._bar.stop()
+        row = self.history.rows[-1]
+        self.seconds.append(row["seconds"])
+        # The first epoch of a stage pays for building its graph: leave it out where possible.
+        usual = self.seconds[1:] or self.seconds
+        left = (self.epochs - epoch - 1 + self.epochs_after) * sum(usual) / len(usual)
+        self.say(
+            f"{self.title} epoch {epoch + 1:>2}/{self.epochs}   "
+            f"loss {row['loss']:.4f}   accuracy {row['accuracy']:.4f}   "
+            f"val_loss {row['val_loss']:.4f}   val_accuracy {row['val_accuracy']:.4f}   "
+            f"lr {row['learning_rate']:.2g}   {row['images_per_second']:.0f} photos/s   "
+            f"{duration(left)} left"
+        )
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self._bar.stop()
+
+
+class StopOnSignal(keras.callbacks.Callback):
+    """Ctrl-C (or SIGTERM) once: stop after this batch, measure and save. Twice: stop at once.
+
+    Use it as a context manager around all stages.
+
+    Attributes:
+        requested: Whether a stop was asked for.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self.say = say
+        self.requested = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopOnSignal":
+        if threading.current_thread() is threading.main_thread():  # others cannot take signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        self.say("\nStopping after this batch: measuring and saving what was reached. "
+                 "Ctrl-C again stops at once.")
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if self.requested:
+            self.model.stop_training = True

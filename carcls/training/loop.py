@@ -1,0 +1,261 @@
+"""Training: freeze, compile, fit, keep the best, go on from it; stage by stage."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from carcls import run as files
+from carcls import runtime
+from carcls.config import StageConfig, TrainConfig, to_plain
+from carcls.errors import UserError
+from carcls.models.classifier import backbone_of, build_classifier, load_classifier, save_classifier
+from carcls.models.freezing import freeze
+from carcls.plots import plot_curves
+from carcls.models.probabilities import predict_probs, probabilities_table
+from carcls.training import report
+from carcls.training.callbacks import Best, History, KeepWeights, ProgressLine, StopOnSignal
+from carcls.training.feed import Feed
+from carcls.training.inputs import Inputs, prepare_inputs
+from carcls.training.optimizers import build_optimizer, schedule_callbacks
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class StageResult:
+    """What one stage reached, as `metrics.json` lists it."""
+
+    name: str
+    epochs: int
+    val_accuracy: float  # of its best epoch
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """How a training run ended.
+
+    Attributes:
+        workdir: The run directory.
+        metrics: What `metrics.json` holds.
+        interrupted: Whether Ctrl-C (or SIGTERM) ended it; what was reached is saved all the same.
+    """
+
+    workdir: Path
+    metrics: dict[str, Any]
+    interrupted: bool
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One run while it trains: everything that goes through all of its stages."""
+
+    config: TrainConfig
+    workdir: Path
+    inputs: Inputs
+    model: keras.Model
+    info: files.ModelInfo
+    best: Best
+    history: History
+    stages: list[StageResult] = field(default_factory=list)
+
+    @property
+    def model_path(self) -> Path:
+        return self.workdir / files.MODEL
+
+    def save(self) -> None:
+        save_classifier(self.model, self.info, self.model_path)
+
+
+def train(config: TrainConfig, workdir: Path) -> Outcome:
+    """Trains as `config` says and leaves a run directory (see `carcls.run`) in `workdir`.
+
+    Raises:
+        UserError: If the data, the weights or the disk are not as they should be, or the loss
+            became NaN before anything was reached.
+    """
+    started = time.perf_counter()
+    device = runtime.set_up(config.runtime, config.seed)
+    session = _open_session(config, workdir)
+    run_facts = {
+        **files.describe_environment(),
+        "device": device,
+        "data_fingerprint": session.inputs.fingerprint,
+        "config": to_plain(config),
+        "skipped": [{"id": i, "reason": r} for i, r in session.inputs.records.skipped],
+    }
+    files.write_json(workdir / files.RUN, {**run_facts, "status": "running"})
+    log.info(report.plan(config, session.inputs, session.model, device))
+
+    with StopOnSignal(log.info) as stop:
+        try:
+            status = _run_stages(session, stop)
+        except KeyboardInterrupt:
+            status = "interrupted"
+    if not session.model_path.is_file():
+        files.add_to_json(workdir / files.RUN, status=status)
+        if status == "interrupted":
+            raise KeyboardInterrupt
+        raise UserError(
+            "The loss became NaN or infinite before one epoch was over, so nothing was kept. "
+            "Try a lower optimizer.learning_rate, runtime.precision=float32, or look for broken "
+            "photos."
+        )
+    metrics = _finish(session, seconds=time.perf_counter() - started)
+    seconds = round(time.perf_counter() - started, 1)
+    files.write_json(workdir / files.RUN, {**run_facts, "status": status, "seconds": seconds})
+    log.info(report.summary(session, metrics, status))
+    return Outcome(workdir=workdir, metrics=metrics, interrupted=status == "interrupted")
+
+
+def _open_session(config: TrainConfig, workdir: Path) -> Session:
+    inputs = prepare_inputs(config)
+    model = build_classifier(config.backbone, config.head, len(inputs.records.class_names))
+    info = files.ModelInfo(
+        class_names=inputs.records.class_names,
+        class_counts=inputs.class_counts(),
+        image_size=config.image_size,
+        resize=config.data.resize,
+        config=to_plain(config),
+    )
+    return Session(
+        config=config,
+        workdir=workdir,
+        inputs=inputs,
+        model=model,
+        info=info,
+        best=Best(config.finetune.monitor),
+        history=History(workdir / files.HISTORY),
+    )
+
+
+def _run_stages(session: Session, stop: StopOnSignal) -> str:
+    """Runs the stages in order. Returns how it ended: finished, interrupted or diverged."""
+    plan = session.config.finetune
+    for number, (name, stage) in enumerate(plan.stages.items(), start=1):
+        if session.stages and plan.keep == "best":
+            session.model.load_weights(session.model_path)
+        _run_stage(session, name, stage, f"{number}/{len(plan.stages)} {name}", stop)
+        if session.history.rows and not np.isfinite(session.history.rows[-1]["loss"]):
+            log.info("The loss became NaN or infinite: training stops, the best so far is kept.")
+            return "diverged"
+        if stop.requested:
+            return "interrupted"
+    return "finished"
+
+
+def _run_stage(
+    session: Session, name: str, stage: StageConfig, title: str, stop: StopOnSignal
+) -> None:
+    config, inputs, history = session.config, session.inputs, session.history
+    freeze(backbone_of(session.model), stage.trainable, config.finetune.batch_norm)
+    # Fitted as a second model over the same layers, so that the saved one carries no optimizer.
+    fitted = keras.Model(session.model.inputs, session.model.outputs)
+    fitted.compile(
+        optimizer=build_optimizer(config.optimizer, stage.learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=config.runtime.jit,
+        run_eagerly=config.runtime.eager,
+    )
+    history.start_stage(name, len(inputs.train.indices))
+    first_epoch = len(history.rows)
+    started = time.perf_counter()
+    train_batches = Feed(inputs.train, first_epoch * len(inputs.train))
+    val_batches = Feed(inputs.val)
+    try:
+        fitted.fit(
+            train_batches,
+            steps_per_epoch=len(inputs.train),
+            validation_data=val_batches,
+            validation_steps=len(inputs.val),
+            epochs=stage.epochs,
+            shuffle=False,  # the loader does
+            verbose=0,
+            callbacks=_callbacks(session, name, stage, title, stop),
+        )
+    finally:
+        train_batches.close()
+        val_batches.close()
+        rows = history.rows[first_epoch:]
+        if rows:
+            session.stages.append(
+                StageResult(
+                    name=name,
+                    epochs=len(rows),
+                    val_accuracy=max(row["val_accuracy"] for row in rows),
+                    seconds=round(time.perf_counter() - started, 1),
+                )
+            )
+
+
+def _callbacks(
+    session: Session, name: str, stage: StageConfig, title: str, stop: StopOnSignal
+) -> list[keras.callbacks.Callback]:
+    config, history = session.config, session.history
+    plan = config.finetune
+    names = list(plan.stages)
+    epochs_after = sum(plan.stages[n].epochs for n in names[names.index(name) + 1 :])
+    callbacks = [
+        keras.callbacks.TerminateOnNaN(),
+        history,
+        KeepWeights(session.save, session.best, name, plan.keep, len(history.rows)),
+        ProgressLine(
+            history, log.info, title, stage.epochs, epochs_after, len(session.inputs.train)
+        ),
+        *schedule_callbacks(config.schedule),
+        stop,
+    ]
+    if plan.early_stopping_patience:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(plan.monitor, patience=plan.early_stopping_patience)
+        )
+    if config.runtime.tensorboard:
+        folder = session.workdir / "tensorboard" / name
+        callbacks.append(keras.callbacks.TensorBoard(str(folder), profile_batch=0))
+    return callbacks
+
+
+def _finish(session: Session, seconds: float) -> dict[str, Any]:
+    """Measures what was kept, as it lies on disk, and writes everything that is about it."""
+    history = session.history.frame()
+    model = load_classifier(session.model_path)
+    probs = predict_probs(model, session.inputs.val)
+    kept = session.best.epoch if session.config.finetune.keep == "best" else len(history)
+    metrics = _write_val_predictions(session, probs) | {
+        "val_loss": session.history.rows[kept - 1]["val_loss"],  # with the head's regularisation
+        "kept_epoch": kept,
+        "seconds": round(seconds, 1),
+        "stages": [vars(stage) for stage in session.stages],
+    }
+    files.write_json(session.workdir / files.METRICS, metrics)
+    with files.replacing(session.workdir / files.CURVES) as temporary:
+        plot_curves(history, kept, report.title(session.config), temporary)
+    return metrics
+
+
+def _write_val_predictions(session: Session, probs: np.ndarray) -> dict[str, float]:
+    """Writes `val_predictions.csv`; returns accuracy and NLL on the same rows."""
+    records = session.inputs.records
+    rows = records.table[session.inputs.is_val]
+    labels = rows.label.to_numpy()
+    names = np.array(records.class_names, object)
+    table = pd.DataFrame(
+        {"id": rows.id, "label": names[labels], "predicted": names[probs.argmax(1)]}
+    ).reset_index(drop=True)
+    table = pd.concat([table, probabilities_table(probs, records.class_names)], axis=1)
+    with files.replacing(session.workdir / files.VAL_PREDICTIONS) as temporary:
+        table.to_csv(temporary, index=False)
+    of_label = np.maximum(probs[np.arange(len(labels)), labels], 1e-12)
+    return {
+        "val_accuracy": float(np.mean(probs.argmax(1) == labels)),
+        "val_nll": float(-np.mean(np.log(of_label))),
+        "n_train": int(np.sum(~session.inputs.is_val)),
+        "n_val": len(labels),
+    }

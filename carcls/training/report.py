@@ -1,0 +1,98 @@
+"""What a run says before it starts and when it is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from carcls import run as files
+from carcls.config import TrainConfig
+from carcls.console import duration, facts, table
+from carcls.data.records import examples
+from carcls.models.classifier import backbone_of
+from carcls.models.freezing import freeze
+from carcls.training.inputs import Inputs
+
+if TYPE_CHECKING:
+    from carcls.training.loop import Session
+
+
+def title(config: TrainConfig) -> str:
+    """What a run is, in a few words."""
+    return (
+        f"{config.backbone.name}, {config.head.name}, {config.finetune.name}, "
+        f"{config.augmentation.name}, {config.image_size} px"
+    )
+
+
+def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -> str:
+    """What will happen: device, photos, classes and split, parameters, the stages.
+
+    Leaves the model frozen as for its last stage.
+    """
+    n_val = int(np.sum(inputs.is_val))
+    n_train = len(inputs.is_val) - n_val
+    split = (
+        "the data's own split"
+        if "is_val" in inputs.records.table
+        else f"{config.data.val_split:.0%} of every class, seed {config.seed}"
+    )
+    counts = inputs.class_counts()
+    classes = [f"{name} ({n})" for name, n in zip(inputs.records.class_names, counts, strict=True)]
+    memory = inputs.train.photos.bytes_in_memory()
+    kept = f"kept in memory ({memory / 1e6:.0f} MB)" if inputs.in_memory else "decoded every epoch"
+    skipped = len(inputs.records.skipped)
+    pairs = [
+        ("device", f"{device}, {config.runtime.precision}"),
+        ("photos", f"{n_train} to train, {n_val} to validate ({split}); {kept}"
+                   + (f"; {skipped} left out" if skipped else "")),
+        ("classes", f"{len(classes)}: {examples(classes, 12)}"),
+        ("model", f"{config.backbone.name} (weights: {config.backbone.weights}) + "
+                  f"{config.head.name}, {config.image_size}×{config.image_size} px, "
+                  f"{model.count_params() / 1e6:.1f} M parameters"),
+        ("training", f"augmentation {config.augmentation.name}, batches of {config.batch_size} "
+                     f"({len(inputs.train)} steps an epoch), {config.optimizer.name}, "
+                     f"{config.schedule.name}, keeps the {config.finetune.keep} epoch"
+                     + (f" by {config.finetune.monitor}" if config.finetune.keep == "best" else "")),
+    ]
+    network = backbone_of(model)
+    rows = []
+    for name, stage in config.finetune.stages.items():
+        layers = freeze(network, stage.trainable, config.finetune.batch_norm)
+        trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+        rows.append([
+            name, str(stage.epochs), f"{layers} of {len(network.layers)}",
+            f"{trainable / 1e6:.2f} M", f"{stage.learning_rate:g}",
+        ])  # fmt: skip
+    columns = ["stage", "epochs", "backbone layers", "parameters that train", "learning rate"]
+    return f"\n{facts(pairs)}\n\n{table(columns, rows)}\n"
+
+
+def summary(session: Session, metrics: dict[str, Any], status: str) -> str:
+    """What each stage reached, where everything is, and what to run next."""
+    rows = [
+        [stage.name, str(stage.epochs), f"{stage.val_accuracy:.2%}", duration(stage.seconds)]
+        for stage in session.stages
+    ]
+    kept = metrics["kept_epoch"]
+    ended = {
+        "finished": "Finished",
+        "interrupted": "Stopped by Ctrl-C",
+        "diverged": "Stopped because the loss became NaN or infinite",
+    }[status]
+    workdir = session.workdir
+    pairs = [
+        ("model", f"{workdir / files.MODEL}"),
+        ("curves", f"{workdir / files.CURVES}"),
+        ("history", f"{workdir / files.HISTORY}"),
+        ("validation", f"{workdir / files.VAL_PREDICTIONS}"),
+        ("predict with", f"python predict.py ckpt={files.shell_quoted(workdir)}"),
+    ]
+    columns = ["stage", "epochs", "best val_accuracy", "time"]
+    return (
+        f"\n{table(columns, rows)}\n\n"
+        f"{ended} after {duration(metrics['seconds'])}. The model kept is that of epoch {kept}: "
+        f"{metrics['val_accuracy']:.2%} of {metrics['n_val']} validation photos.\n\n{facts(pairs)}"
+    )
