@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from carcls.models.catalogue import BACKBONES
+from carcls.catalogue import check_preprocessing, find_spec
 from carcls.errors import UserError
 
 
@@ -34,9 +34,6 @@ class BackboneConfig:
     name: str
     weights: str = "imagenet"  # imagenet, none, or the path of a weights file
     preprocessing: str = "native"  # native, or unit: x/255, as the notebook fed three of its four
-
-    def __post_init__(self) -> None:
-        _expect_one_of(("native", "unit"), preprocessing=self.preprocessing)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -289,10 +286,12 @@ def to_config(cfg: DictConfig) -> TrainConfig:
         UserError: If a key is unknown or missing, a type is wrong or a value is out of bounds.
     """
     config = _fit(TrainConfig, cfg)
-    if config.backbone.name not in BACKBONES:
+    backbone = find_spec(config.backbone.name)
+    check_preprocessing(backbone, config.backbone.preprocessing)
+    if config.image_size < backbone.min_size:
         raise UserError(
-            f"Expected backbone to be one of {', '.join(BACKBONES)}. "
-            f"Received: backbone.name={config.backbone.name}"
+            f"Expected image_size to be at least {backbone.min_size} px for {backbone.name} "
+            f"(pretrained at {backbone.default_size}). Received: image_size={config.image_size}"
         )
     return config
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -57,6 +57,26 @@ class ModelInfo:
     config: dict[str, Any]
 
 
+def set_aside(workdir: Path) -> Path | None:
+    """Moves what an earlier run left in `workdir` into a directory of its own inside of it.
+
+    Returns:
+        That directory; None if there was no earlier run.
+    """
+    if not (workdir / RUN).is_file():
+        return None
+    number = 1
+    while (workdir / f"earlier_{number}").exists():
+        number += 1
+    aside = workdir / f"earlier_{number}"
+    aside.mkdir()
+    for path in list(workdir.iterdir()):
+        # Hydra has written its own for the new run already; the log goes on.
+        if path.name != ".hydra" and path.suffix != ".log" and not path.name.startswith("earlier_"):
+            path.rename(aside / path.name)
+    return aside
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name to write to; renamed to `path` if nothing went wrong, else removed.
@@ -74,7 +94,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(_cannot_write(path, error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or in a directory that is none
+            temporary.unlink()
 
 
 def _cannot_write(path: Path, error: OSError) -> str:

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# A first example may import something or share its core: slowness is no failure.
+settings.register_profile("carcls", deadline=None)
+settings.load_profile("carcls")
 
 COLOURS = {"007": (200, 40, 40), "12": (40, 180, 60), "red, wide": (50, 70, 210)}
 

@@ -10,7 +10,7 @@ import pytest
 
 from carcls.errors import UserError
 from carcls.models.backbones import imagenet_classifier
-from carcls.models.catalogue import BACKBONES
+from carcls.catalogue import BACKBONES
 from carcls.models.efficientnet_lite import efficientnet_lite
 
 LITE = ("efficientnetlite0", "efficientnetlite1", "efficientnetlite2")

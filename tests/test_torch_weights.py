@@ -13,7 +13,7 @@ import pytest
 
 from carcls.errors import UserError
 from carcls.models.backbones import packaged_weights
-from carcls.models.catalogue import BACKBONES
+from carcls.catalogue import BACKBONES
 from carcls.models.efficientnet_lite import efficientnet_lite
 from carcls.models.torch_weights import load_efficientnet_lite, read_legacy_pth
 

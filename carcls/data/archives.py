@@ -6,11 +6,9 @@ import shutil
 import stat
 import tempfile
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
-from rich.progress import Progress
-
+from carcls.console import progress_bar
 from carcls.errors import UserError
 
 _JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
@@ -74,19 +72,23 @@ def _unpack(archive: Path, target: Path) -> None:
                     f"Received: {free / 1e9:.1f} GB free in {target.parent}. "
                     "Choose another place with data.cache_dir=DIR."
                 )
-            with Progress(transient=True) as progress:
-                for member in progress.track(members, description=f"unpacking {archive.name}"):
+            with progress_bar() as bar:
+                task = bar.add_task(f"unpacking {archive.name}", total=len(members), note="")
+                for member in bar.track(members, task_id=task):
                     # zipfile stops at the size that the member declares: no bomb gets past it.
                     zipped.extract(member, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(
-            f"Expected a zip archive that can be unpacked. Received: {archive}: {error}. "
-            "Download it again, or put the folder that it unpacks to beside it."
-        ) from error
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(
             f"Unpacking {archive} into {target.parent} failed: {error.strerror or error}. "
             "Choose another place with data.cache_dir=DIR."
+        ) from error
+    except Exception as error:
+        # zipfile and its decompressors raise nearly anything on damaged data.
+        raise UserError(
+            f"Expected a zip archive that can be unpacked. Received: {archive}: {error}. "
+            "Download it again, or put the folder that it unpacks to beside it."
         ) from error
 
 

@@ -1,7 +1,5 @@
 """Class folders: `root/<class>/photo.jpg`, or `root/train/<class>/…` and `root/val/<class>/…`."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from carcls.config import FolderData

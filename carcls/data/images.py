@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -13,8 +14,10 @@ from carcls.errors import PhotoError
 
 # What a listing of a folder takes for a photo. Opening one goes by its content alone.
 PHOTO_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .mpo .avif".split()
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .mpo .avif".split()  # noqa: SIM905
 )
+# What photos come as. Pillow opens more, EPS for one, for which it would start Ghostscript.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 # A photo of more pixels is taken for a decompression bomb (Pillow's own limit, said once).
 _MAX_PIXELS = 178_956_970
 Image.MAX_IMAGE_PIXELS = _MAX_PIXELS
@@ -42,7 +45,8 @@ def open_photo(source: str | Path | bytes, min_side: int | None = None) -> np.nd
     """
     name = "<bytes>" if isinstance(source, bytes) else source
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=_FORMATS) as image:
             return _to_rgb(image, min_side)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PhotoError(name, "too many pixels, taken for a decompression bomb") from error
@@ -80,10 +84,8 @@ def _to_rgb(image: Image.Image, min_side: int | None) -> np.ndarray:
         image.draft(image.mode, (2 * min_side, 2 * min_side))
     image.load()
     profile = image.info.get("icc_profile")
-    try:
+    with suppress(Exception):  # unreadable EXIF: the pixels are shown as they lie, as viewers do
         image = ImageOps.exif_transpose(image)
-    except Exception:
-        pass  # unreadable EXIF: the pixels are shown as they lie, as viewers do
     if image.mode == "CMYK":
         image = _cmyk_to_rgb(image, profile)
     elif image.mode.startswith("I") or image.mode == "F":

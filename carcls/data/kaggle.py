@@ -5,6 +5,7 @@ CSV. An archive `train.zip` stands for the folder that it unpacks to.
 """
 
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 from carcls.config import KaggleData
@@ -117,8 +118,9 @@ class _PhotoIndex:
         if not photo_id or Path(category, photo_id).is_absolute() or ".." in parts:
             return None  # an Id names a photo of the data set, never another file
         for candidate in (self.root / category / photo_id, self.root / photo_id):
-            if candidate.is_file():
-                return str(candidate)
+            with suppress(OSError):  # a name longer than the file system allows
+                if candidate.is_file():
+                    return str(candidate)
         if self._by_name is None:
             self._by_name = defaultdict(list)
             for path in list_photos(self.root):

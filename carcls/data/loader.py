@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -19,6 +19,8 @@ from carcls.data.transforms import Augment
 from carcls.errors import PhotoError
 
 _BATCHES_AHEAD = 4  # enough that the network never waits for the last photo of a batch
+
+Batches = Generator[tuple[np.ndarray, np.ndarray | None], None, None]
 
 cv2.setNumThreads(0)  # its own threads would fight the ones below
 
@@ -141,28 +143,34 @@ class Loader:
             return self.indices
         return np.random.default_rng([self.seed, epoch]).permutation(self.indices)
 
-    def epoch(self, epoch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    def epoch(self, epoch: int = 0) -> Batches:
         """Yields images `(batch, size, size, 3)` uint8 and labels `(batch,)` int32 or None."""
-        return itertools.islice(self.from_step(epoch * len(self)), len(self))
+        return self._batches(range(epoch * len(self), (epoch + 1) * len(self)))
 
-    def from_step(self, step: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    def from_step(self, step: int) -> Batches:
         """Yields the batches from `step` on, without end and without a pause between epochs.
 
         Args:
             step: Batches before it, counted from the first epoch's first: step `s` is batch
                 `s % len(self)` of epoch `s // len(self)`.
         """
+        return self._batches(itertools.count(step))
+
+    def _batches(self, steps: Iterable[int]) -> Batches:
         ahead: deque[tuple[np.ndarray, np.ndarray, list[Future]]] = deque()
+        order_of, order = -1, self.indices
         with ThreadPoolExecutor(self.workers) as pool:
             try:
-                for epoch in itertools.count(step // len(self)):
-                    order = self.order(epoch)
-                    for start in range(step % len(self) * self.batch_size, len(order),
-                                       self.batch_size):
-                        ahead.append(self._start(pool, epoch, order[start:][: self.batch_size]))
-                        if len(ahead) > _BATCHES_AHEAD:
-                            yield self._finish(*ahead.popleft())
-                    step = 0
+                for step in steps:
+                    epoch, batch = divmod(step, len(self))
+                    if epoch != order_of:
+                        order_of, order = epoch, self.order(epoch)
+                    indices = order[batch * self.batch_size :][: self.batch_size]
+                    ahead.append(self._start(pool, epoch, indices))
+                    if len(ahead) > _BATCHES_AHEAD:
+                        yield self._finish(*ahead.popleft())
+                while ahead:
+                    yield self._finish(*ahead.popleft())
             finally:
                 for _, _, futures in ahead:
                     for future in futures:

@@ -96,14 +96,19 @@ def existing_root(config: DataConfig, looked_for: str) -> Path:
         "and needs none."
     )
     if not root.exists():
-        raise UserError(f"Expected a directory of photos at data.root. Received: {root}, which "
-                        f"does not exist. {hint}")
+        raise UserError(
+            f"Expected a directory of photos at data.root. Received: {root}, which "
+            f"does not exist. {hint}"
+        )
     if not root.is_dir():
-        raise UserError(f"Expected a directory of photos at data.root. Received: {root}, which "
-                        f"is a file. {hint}")
+        raise UserError(
+            f"Expected a directory of photos at data.root. Received: {root}, which "
+            f"is a file. {hint}"
+        )
     if not any(root.iterdir()):
-        raise UserError(f"Expected a directory of photos at data.root. Received: {root}, which "
-                        f"is empty. {hint}")
+        raise UserError(
+            f"Expected a directory of photos at data.root. Received: {root}, which is empty. {hint}"
+        )
     return root
 
 
@@ -117,6 +122,11 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"Expected a CSV file in UTF-8. Received: {path}: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes a value too many for an index
+        raise UserError(
+            f"Expected rows of {len(table.columns)} values, as many as columns, in {path}. "
+            'Received: rows with more. A value that holds a comma is written in quotes: "a, b".'
+        )
     lacking = [column for column in columns if column not in table.columns]
     if lacking:
         raise UserError(
@@ -131,4 +141,3 @@ def examples(values: list[str], count: int = 3) -> str:
     """The first few of `values`, and how many more there are."""
     more = f" and {len(values) - count} more" if len(values) > count else ""
     return ", ".join(map(str, values[:count])) + more
-

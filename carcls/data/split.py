@@ -23,7 +23,7 @@ def stratified_split(labels: np.ndarray, val_split: float, seed: int) -> np.ndar
     for label, members in zip(classes, np.split(order, starts[1:]), strict=True):
         if len(members) < 2:
             continue
-        count = int(np.floor(len(members) * val_split + 0.5))
+        count = int(np.floor(round(len(members) * val_split, 6) + 0.5))  # 50 * 0.29 is 14.5
         count = min(max(count, 1), len(members) - 1)
         random = np.random.default_rng([seed, int(label)])
         is_val[random.permutation(members)[:count]] = True

@@ -4,8 +4,7 @@ All of albumentations stays behind this module (2.0.8 is its last MIT release).
 """
 
 import os
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -14,9 +13,8 @@ import numpy as np
 from carcls.errors import UserError
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network on import otherwise
-import albumentations as A  # noqa: E402, N812
+import albumentations as A  # noqa: N812
 
-_GROUPS = {"OneOf": A.OneOf}
 _TRANSFORMS = {
     cls.__name__: cls
     for cls in (
@@ -53,12 +51,25 @@ def build_augment(steps: Mapping[str, Mapping[str, Any]]) -> Augment | None:
     if not steps:
         return None
     pipeline = A.Compose([_build_step(name, step) for name, step in steps.items()])
+    nodes = list(_descendants(pipeline))
 
     def augment(photo: np.ndarray, seed: int) -> np.ndarray:
-        pipeline.set_random_seed(seed)
+        # Each its own: the pipeline would hand one seed to all steps, which then draw alike, so
+        # that either most of them apply or none. Parents first, since they hand theirs down.
+        seeds = np.random.SeedSequence(seed).generate_state(len(nodes))
+        for node, own_seed in zip(nodes, seeds.tolist(), strict=True):
+            node.set_random_seed(own_seed)
         return pipeline(image=photo)["image"]
 
     return augment
+
+
+def _descendants(group: A.BaseCompose) -> Iterator[Any]:
+    """Every step below, a group before its members."""
+    for step in group.transforms:
+        yield step
+        if isinstance(step, A.BaseCompose):
+            yield from _descendants(step)
 
 
 def _build_step(name: str, step: Mapping[str, Any]) -> Any:
@@ -69,35 +80,48 @@ def _build_step(name: str, step: Mapping[str, Any]) -> Any:
         )
     arguments = {key: value for key, value in step.items() if key != "type"}
     kind = step["type"]
-    if kind in _GROUPS:
-        members = [_build_step(f"{name}.{k}", v) for k, v in arguments.pop("steps", {}).items()]
-        return _checked(name, _GROUPS[kind], {"transforms": members, **arguments})
-    if kind not in _TRANSFORMS:
+    if kind == "OneOf":
+        return _build_one_of(name, **arguments)
+    if not isinstance(kind, str) or kind not in _TRANSFORMS:
         raise UserError(
             f"Expected the type of the augmentation step '{name}' to be one of "
-            f"{', '.join([*_TRANSFORMS, *_GROUPS])}. Received: type={kind}"
+            f"{', '.join([*_TRANSFORMS, 'OneOf'])}. Received: type={kind}"
         )
     for key, constants in _CONSTANTS.items():
         if key in arguments:
-            if arguments[key] not in constants:
+            if not isinstance(arguments[key], str) or arguments[key] not in constants:
                 raise UserError(
                     f"Expected {key} of the augmentation step '{name}' to be one of "
                     f"{', '.join(constants)}. Received: {key}={arguments[key]}"
                 )
             arguments[key] = constants[arguments[key]]
-    return _checked(name, _TRANSFORMS[kind], arguments)
-
-
-def _checked(name: str, cls: type, arguments: dict[str, Any]) -> Any:
-    arguments = {k: tuple(v) if isinstance(v, list) and k != "transforms" else v
-                 for k, v in arguments.items()}
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # an unknown argument is only a warning there
-            return cls(**arguments)
-    except (UserWarning, ValueError, TypeError) as error:
+        # strict: an unknown argument is an error. (Made one by a filter of warnings, it would
+        # reach into the threads that open photos meanwhile.)
+        return _TRANSFORMS[kind](**arguments, strict=True)
+    except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"Expected arguments that {cls.__name__} takes in the augmentation step '{name}'. "
+            f"Expected arguments that {kind} takes in the augmentation step '{name}'. "
             f"Received: {reason}"
         ) from error
+
+
+def _build_one_of(name: str, /, steps: Any = None, p: Any = 0.5, **unknown: Any) -> A.OneOf:
+    where = f"in the augmentation step '{name}'"
+    if unknown:
+        raise UserError(
+            f"Expected arguments that OneOf takes {where}: steps, p. Received: {', '.join(unknown)}"
+        )
+    if not isinstance(steps, Mapping) or not steps:
+        raise UserError(f"Expected steps, a map of steps by name, {where}. Received: steps={steps}")
+    if not isinstance(p, int | float) or not 0.0 <= p <= 1.0:
+        raise UserError(f"Expected p to be in [0, 1] {where}. Received: p={p}")
+    members = [_build_step(f"{name}.{key}", step) for key, step in steps.items()]
+    if not any(member.p for member in members):
+        raise UserError(
+            f"Expected a step with p above 0 to choose {where}. Received: p=0 in each of "
+            f"{', '.join(steps)}. To leave it out: p=0 in '{name}' itself."
+        )
+    return A.OneOf(members, p=p)

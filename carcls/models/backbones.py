@@ -17,7 +17,7 @@ import h5py
 import keras
 
 from carcls.errors import UserError
-from carcls.models.catalogue import BackboneSpec, check_preprocessing, find_spec
+from carcls.catalogue import BackboneSpec, check_preprocessing, find_spec
 from carcls.models.efficientnet_lite import efficientnet_lite
 from carcls.models.torch_weights import load_efficientnet_lite
 
@@ -112,9 +112,8 @@ def _rescaling(scale: float, offset: float) -> keras.Layer:
 def _keras_application(spec: BackboneSpec, weights: str | None) -> keras.Model:
     """A network of `keras.applications`, for photos of any size."""
     build = getattr(keras.applications, spec.application)
-    photos = keras.Input((None, None, 3), name="input")
     try:
-        network = build(include_top=False, weights=weights, input_tensor=photos)
+        network = build(include_top=False, weights=weights, input_shape=(None, None, 3))
     except Exception as error:
         # Keras raises a bare `Exception` when a download fails.
         if weights is None or not (
@@ -146,10 +145,10 @@ def _for_any_size(network: keras.Model, padding_names: re.Pattern[str]) -> keras
     """The network that Keras builds for a fixed photo size, for every size.
 
     Keras pads before a strided convolution by amounts that it takes from the size of the photo
-    (`imagenet_utils.correct_pad`). Where the size is unknown it pads as for odd sizes, which for
-    even ones is another network than the pretrained. "same" padding does at run time what
-    `correct_pad` does when the size is known. The padding layers stay as `Identity`, so that
-    layers are numbered and counted as in Keras.
+    (`imagenet_utils.correct_pad`). Where the size is unknown it pads as for an even one, which is
+    another network wherever a feature map has an odd size (of 240 px: the 15x15 one). "same"
+    padding does at run time what `correct_pad` does when the size is known. The padding layers
+    stay as `Identity`, so that layers are numbered and counted as in Keras.
 
     An EfficientNet gets the division by the square root of ImageNet's standard deviation, which
     Keras inserts with weights="imagenet" only (github.com/tensorflow/tensorflow/issues/49930).

@@ -19,7 +19,7 @@ from carcls.data.records import examples
 from carcls.data.sources import read_test_photos
 from carcls.errors import UserError
 from carcls.models.backbones import imagenet_classifier
-from carcls.models.catalogue import BACKBONES
+from carcls.catalogue import BACKBONES
 from carcls.models.classifier import load_classifier
 from carcls.models.probabilities import predict_probs
 from carcls.prediction.photos import find_photos, likeliest
@@ -103,7 +103,7 @@ def _pretrained_predictor(name: str) -> Predictor:
         model=imagenet_classifier(name),
         class_names=class_names,
         image_size=BACKBONES[name].default_size,
-        resize="squash",
+        resize="crop",  # ImageNet's networks are trained and measured on centre crops
     )
 
 

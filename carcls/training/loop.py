@@ -83,6 +83,8 @@ def train(config: TrainConfig, workdir: Path) -> Outcome:
     started = time.perf_counter()
     device = runtime.set_up(config.runtime, config.seed)
     session = _open_session(config, workdir)
+    if earlier := files.set_aside(workdir):
+        log.info(f"{workdir} held a run already: it is in {earlier} now.")
     run_facts = {
         **files.describe_environment(),
         "device": device,

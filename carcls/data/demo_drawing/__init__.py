@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from carcls.data.demo_drawing.bodies import BODIES, varied
-from carcls.data.demo_drawing.canvas import SUPERSAMPLING, Camera, Canvas
+from carcls.data.demo_drawing.canvas import BLACK, SUPERSAMPLING, WHITE, Camera, Canvas, mix
 from carcls.data.demo_drawing.car import CarPainter
-from carcls.data.demo_drawing.landscape import LIGHTS, Site, draw_foreground, draw_landscape
+from carcls.data.demo_drawing.landscape import LIGHTS, Site, draw_landscape
 
 CLASS_NAMES: tuple[str, ...] = tuple(sorted(BODIES))
 
@@ -27,6 +27,34 @@ def draw_photo(category: str, size: tuple[int, int], rng: np.random.Generator) -
     CarPainter(site, body).draw()
     draw_foreground(site)
     return develop(site)
+
+
+def draw_foreground(site: Site) -> None:
+    """Now and then a post or a bush stands in the way, or it rains or snows."""
+    canvas, rng = site.canvas, site.rng
+    x, way = rng.uniform(0.1, 0.9) * canvas.width, rng.random()
+    if way < 0.07:
+        half = rng.uniform(0.008, 0.02) * canvas.width
+        foot = canvas.height + 5
+        post = np.array([[x - half, -5], [x + half, -5], [x + half, foot], [x - half, foot]])
+        canvas.polygon(post, mix((96, 84, 70), (150, 156, 160), rng.random()))
+        canvas.polygon(post - (half * 0.6, 0), WHITE, alpha=0.15)
+    elif way < 0.2:
+        tone = mix((70, 112, 56), (170, 160, 80), rng.random())
+        for _ in range(40):
+            at = (x + rng.normal(0, 0.07) * canvas.width, canvas.height * rng.normal(1.0, 0.07))
+            size = rng.uniform(0.01, 0.035) * canvas.width
+            leaf = mix(tone, BLACK if rng.random() < 0.5 else WHITE, rng.uniform(0, 0.3))
+            canvas.disc(at, size, 0.7 * size, leaf)
+    weather = rng.random()
+    if weather < 0.08:
+        fall = np.array([rng.uniform(-6, 6), rng.uniform(22, 40)])
+        for at in rng.uniform((0, 0), (canvas.width, canvas.height), (160, 2)):
+            canvas.line([at, at + fall], (188, 196, 206), 1)
+    elif weather < 0.14:
+        for at in rng.uniform((0, 0), (canvas.width, canvas.height), (140, 2)):
+            size = rng.uniform(1, 4)
+            canvas.disc(at, size, size, (244, 246, 250))
 
 
 def develop(site: Site) -> np.ndarray:
@@ -48,9 +76,9 @@ def develop(site: Site) -> np.ndarray:
     x, y = np.linspace(-1, 1, size[0])[None, :, None], np.linspace(-1, 1, size[1])[:, None, None]
     vignette = 1 - rng.uniform(0, 0.22) * (x**2 + y**2)
     middle, contrast = 110.0, rng.uniform(0.85, 1.15)
-    photo *= np.float32(vignette * rng.uniform(0.88, 1.25) * contrast)
+    photo *= np.float32(vignette * rng.uniform(0.9, 1.2) * contrast)
     photo += middle * (1 - contrast)
     photo = cv2.GaussianBlur(photo, (0, 0), rng.uniform(0.2, 0.8))
     noise = rng.standard_normal((*photo.shape[:2], 1), dtype=np.float32)
-    photo += noise * np.float32(rng.uniform(1, 6))
+    photo += noise * np.float32(rng.uniform(1, 5))
     return np.clip(photo, 0, 255, out=photo).astype(np.uint8)

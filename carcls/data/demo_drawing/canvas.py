@@ -116,7 +116,7 @@ class Camera:
         )
         plain = cls(eye, axes, 1.0, np.zeros(2)).project(corners)
         low, high = plain.min(0), plain.max(0)
-        share = rng.uniform(0.62, 0.92) * canvas.width, rng.uniform(0.5, 0.75) * canvas.height
+        share = rng.uniform(0.74, 0.95) * canvas.width, rng.uniform(0.6, 0.8) * canvas.height
         focal = float(min(share / (high - low)))
         room = (np.array([canvas.width, canvas.height]) - (high - low) * focal) / 2
         drift = rng.uniform((-0.9, 0.0), (0.9, 0.55)) * room  # there is more sky than road

@@ -8,7 +8,7 @@ faces the camera. Whether the photo is mirrored in the end is no concern of it.
 import cv2
 import numpy as np
 
-from carcls.data.demo_drawing.bodies import Body, Points
+from carcls.data.demo_drawing.bodies import Body, Points, rounded
 from carcls.data.demo_drawing.canvas import BLACK, CIRCLE, WHITE, mix
 from carcls.data.demo_drawing.landscape import Site
 
@@ -18,20 +18,6 @@ PAINTS = ((240, 240, 238), (192, 196, 200), (120, 124, 130), (44, 46, 52), (196,
           (150, 196, 160), (236, 190, 50), (232, 116, 40), (206, 186, 150), (110, 74, 52),
           (120, 60, 130))  # fmt: skip
 SUN = np.array([0.35, 0.93])  # direction to the light in the side view
-
-
-def rounded(outline) -> np.ndarray:
-    """Cuts each corner with a quadratic Bézier curve. `(n, 3)` in, `(m, 2)` out."""
-    corners = np.asarray(outline)
-    xy, pieces = corners[:, :2], [corners[:1, :2]]
-    t = np.linspace(0, 1, 6)[:, None]
-    for before, corner, after, radius in zip(xy, xy[1:], xy[2:], corners[1:, 2], strict=False):
-        ends = []
-        for other in (before, after):
-            reach = np.linalg.norm(other - corner)
-            ends.append(corner + (other - corner) * min(radius / reach, 0.45))
-        pieces.append(ends[0] * (1 - t) ** 2 + corner * 2 * t * (1 - t) + ends[1] * t**2)
-    return np.concatenate([*pieces, xy[-1:]])
 
 
 class CarPainter:
@@ -56,6 +42,8 @@ class CarPainter:
         self.draw_seats()
         self.draw_end(front=True)
         self.draw_end(front=False)
+        if self.body.spare_wheel:
+            self.draw_spare_wheel()
         self.draw_flank()
         self.draw_glass()
         self.draw_wheels()
@@ -154,6 +142,20 @@ class CarPainter:
         alpha = 0.55 if free_standing else 1.0
         self.panel(*edge, sides=(-0.86, 0.86), colour=sky, bottom=(44, 54, 62), alpha=alpha)
         self.panel(*edge, sides=(-0.3, 0.1), colour=WHITE, alpha=0.14)
+
+    def draw_spare_wheel(self) -> None:
+        """A wheel in its cover on the tail; the flank, drawn later, may hide some of it."""
+        radius, height = 0.85 * self.body.wheel_radius, self.body.belt - 0.18
+        x = self.end_x(height, front=False)
+        near, far = (
+            np.column_stack([np.full(len(CIRCLE), at), CIRCLE * radius + (height, 0.0)])
+            for at in (x, x - 0.24)
+        )
+        drum = self.camera.project(np.concatenate([near, far])).astype(np.float32)
+        self.canvas.polygon(cv2.convexHull(drum)[:, 0], (30, 30, 33))
+        if self.camera.eye[0] < x - 0.24:
+            cover = np.column_stack([far[:, 0], CIRCLE * 0.8 * radius + (height, 0.0)])
+            self.canvas.polygon(self.camera.project(cover), self.paint, self.paint * 0.6)
 
     def draw_end(self, front: bool) -> None:
         """Lamps, plate, grille and bumper on the nose or on the tail."""

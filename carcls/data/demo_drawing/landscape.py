@@ -1,4 +1,4 @@
-"""Where the cars stand: the light, a landscape behind them, what is in the way."""
+"""Where the cars stand: the light and the landscape behind them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,8 +31,8 @@ LIGHTS = (
     Light((74, 142, 214), (206, 228, 242), (1.0, 1.0, 0.98), 0.4, sun=(255, 252, 232)),
     Light((150, 163, 176), (214, 219, 221), (0.9, 0.93, 0.95), 0.2),
     Light((96, 128, 190), (255, 208, 150), (1.06, 0.95, 0.80), 0.18, sun=(255, 240, 196)),
-    Light((88, 84, 156), (255, 170, 132), (0.80, 0.66, 0.70), 0.12, True, (255, 206, 140)),
-    Light((22, 32, 78), (92, 110, 158), (0.50, 0.55, 0.74), 0.1, True, (250, 250, 240)),
+    Light((88, 84, 156), (255, 170, 132), (0.88, 0.75, 0.78), 0.12, True, (255, 206, 140)),
+    Light((22, 32, 78), (92, 110, 158), (0.62, 0.66, 0.84), 0.1, True, (250, 250, 240)),
 )
 
 
@@ -275,31 +275,3 @@ def strip(site: Site, colour, z: tuple[float, float], x: tuple[float, float] = (
     ahead = edges[site.camera.depth(edges) > 1.0]
     if len(ahead) > 2:
         site.canvas.polygon(site.camera.project(ahead), colour)
-
-
-def draw_foreground(site: Site) -> None:
-    """Now and then a post or a bush stands in the way, or it rains or snows."""
-    canvas, rng = site.canvas, site.rng
-    x, way = rng.uniform(0.1, 0.9) * canvas.width, rng.random()
-    if way < 0.07:
-        half = rng.uniform(0.008, 0.02) * canvas.width
-        foot = canvas.height + 5
-        post = np.array([[x - half, -5], [x + half, -5], [x + half, foot], [x - half, foot]])
-        canvas.polygon(post, mix((96, 84, 70), (150, 156, 160), rng.random()))
-        canvas.polygon(post - (half * 0.6, 0), WHITE, alpha=0.15)
-    elif way < 0.2:
-        tone = mix((70, 112, 56), (170, 160, 80), rng.random())
-        for _ in range(40):
-            at = (x + rng.normal(0, 0.07) * canvas.width, canvas.height * rng.normal(1.0, 0.07))
-            size = rng.uniform(0.01, 0.035) * canvas.width
-            leaf = mix(tone, BLACK if rng.random() < 0.5 else WHITE, rng.uniform(0, 0.3))
-            canvas.disc(at, size, 0.7 * size, leaf)
-    weather = rng.random()
-    if weather < 0.08:
-        fall = np.array([rng.uniform(-6, 6), rng.uniform(22, 40)])
-        for at in rng.uniform((0, 0), (canvas.width, canvas.height), (160, 2)):
-            canvas.line([at, at + fall], (188, 196, 206), 1)
-    elif weather < 0.14:
-        for at in rng.uniform((0, 0), (canvas.width, canvas.height), (140, 2)):
-            size = rng.uniform(1, 4)
-            canvas.disc(at, size, size, (244, 246, 250))

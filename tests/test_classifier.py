@@ -1,0 +1,125 @@
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from carcls.config import AvgDenseHead, BackboneConfig
+from carcls.errors import UserError
+from carcls.models.classifier import (
+    backbone_of,
+    build_classifier,
+    load_classifier,
+    save_classifier,
+)
+from carcls.models.freezing import freeze
+from carcls.run import ModelInfo, read_model_info
+
+HEAD = AvgDenseHead(name="avg_dense", dropout=0.25, units=256, l2_bias=1e-3, l2_activity=1e-4)
+INFO = ModelInfo(
+    class_names=["007", "a"], class_counts=[1, 2], image_size=96, resize="squash", config={}
+)
+
+
+def built(name: str = "efficientnetlite0", weights: str = "none", **kwargs) -> keras.Model:
+    return build_classifier(BackboneConfig(name=name, weights=weights, **kwargs), HEAD, 2)
+
+
+@pytest.fixture(scope="module")
+def lite0() -> keras.Model:
+    return built()
+
+
+@pytest.fixture
+def photos() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), np.uint8)
+
+
+def test_uint8_and_float_photos_of_any_size_give_the_same_probabilities(lite0, photos):
+    probs = lite0.predict_on_batch(photos)
+    assert probs.dtype == np.float32
+    assert probs.sum(1) == pytest.approx([1, 1, 1], abs=1e-5)
+    np.testing.assert_allclose(lite0.predict_on_batch(photos.astype(np.float32)), probs, atol=1e-6)
+    assert lite0.predict_on_batch(photos[:, :64, :75]).shape == (3, 2)
+
+
+def test_the_head_is_the_notebooks(lite0):
+    names = [layer.name for layer in lite0.layers if layer.name.startswith(("head", "probs"))]
+    assert names == ["head_pool", "head_norm1", "head_dropout", "head_dense", "head_norm2", "probs"]
+    dense = lite0.get_layer("head_dense")
+    assert (dense.units, dense.activation.__name__) == (256, "relu")
+    assert dense.bias_regularizer.l2 == pytest.approx(1e-3)
+    assert dense.activity_regularizer.l2 == pytest.approx(1e-4)
+    assert lite0.get_layer("head_dropout").rate == 0.25
+
+
+def test_probabilities_stay_float32_under_mixed_precision(photos):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = built()
+        assert backbone_of(model).layers[-1].compute_dtype == "bfloat16"
+        probs = np.asarray(model(photos, training=False))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert probs.dtype == np.float32
+    assert probs.sum(1) == pytest.approx([1, 1, 1], abs=1e-5)
+
+
+def test_a_saved_classifier_predicts_the_same_and_says_its_classes(lite0, photos, tmp_path):
+    path = tmp_path / "model.keras"
+    save_classifier(lite0, INFO, path)
+    assert read_model_info(path) == INFO
+    np.testing.assert_array_equal(
+        load_classifier(path).predict_on_batch(photos), lite0.predict_on_batch(photos)
+    )
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_saved_classifier_needs_nothing_of_this_package(lite0, photos, tmp_path):
+    path = tmp_path / "model.keras"
+    save_classifier(lite0, INFO, path)
+    plain = keras.saving.load_model(path, custom_objects={}, safe_mode=True)
+    modules = {type(layer).__module__ for layer in plain._flatten_layers()}
+    assert not [name for name in modules if name.startswith("carcls")]
+    np.testing.assert_array_equal(
+        plain.predict_on_batch(photos), lite0.predict_on_batch(photos)
+    )
+
+
+def test_a_file_that_keras_cannot_load_is_told(tmp_path):
+    path = tmp_path / "model.keras"
+    Image.new("RGB", (2, 2)).save(path, format="PNG")
+    with pytest.raises(UserError, match=r"Expected a \.keras file that Keras .* can load"):
+        load_classifier(path)
+
+
+def test_unit_preprocessing_divides_by_255():
+    model = built("xception", preprocessing="unit")
+    layer = model.get_layer("preprocessing")
+    assert np.asarray(layer(np.full((1, 1, 1, 3), 255.0)))[0, 0, 0, 0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.5, 75), (0.75, 112), (1.0, 150)])
+def test_the_share_that_trains_is_counted_from_the_top(lite0, share, expected):
+    network = backbone_of(lite0)
+    assert len(network.layers) == 150
+    assert freeze(network, share, "train") == pytest.approx(expected, abs=1)
+    trains = [layer.trainable for layer in network.layers]
+    assert trains == sorted(trains), "the frozen layers lie below the others"
+    assert sum(trains) == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize("batch_norm", ["train", "frozen"])
+def test_batch_norm_statistics_move_only_where_they_may(photos, batch_norm):
+    model = built()
+    network = backbone_of(model)
+    norms = [x for x in network.layers if isinstance(x, keras.layers.BatchNormalization)]
+    freeze(network, 0.5, batch_norm)
+    before = [np.array(norm.moving_mean) for norm in norms]
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True, jit_compile=False)
+    model.train_on_batch(photos, np.array([0, 1, 1]))
+    moved = [not np.array_equal(a, norm.moving_mean) for a, norm in zip(before, norms, strict=True)]
+    if batch_norm == "frozen":
+        assert not any(moved)
+    else:
+        assert moved == sorted(moved), "the frozen half stands still"
+        assert 0 < sum(moved) < len(norms)

@@ -1,0 +1,132 @@
+"""`data=folder` and `data=demo`."""
+
+from pathlib import Path
+
+import pytest
+
+from carcls.config import to_data_config
+from carcls.data.sources import read_test_photos, read_training_photos
+from carcls.errors import UserError
+from tests.conftest import COLOURS, draw_photo
+
+DEMO = {"name": "demo", "train_per_class": 2, "test_per_class": 2}
+
+
+def folder(root: Path):
+    return to_data_config({"name": "folder", "root": str(root)})
+
+
+def draw_classes(root: Path, per_class: int = 2) -> None:
+    for seed, (name, colour) in enumerate(COLOURS.items()):
+        for number in range(per_class):
+            draw_photo(root / name / f"{number}.png", colour, seed)
+
+
+def test_class_folders_name_the_classes(tmp_path):
+    draw_classes(tmp_path)
+    draw_photo(tmp_path / "12" / "deeper" / "5.png", (1, 2, 3), 0)
+    draw_photo(tmp_path / "test" / "9.png", (1, 2, 3), 0)
+    draw_photo(tmp_path / ".cache" / "9.png", (1, 2, 3), 0)
+    (tmp_path / "no photos").mkdir()
+    photos = read_training_photos(folder(tmp_path))
+    assert photos.class_names == ["007", "12", "red, wide"]
+    assert dict(zip(photos.table.id, photos.table.label, strict=True)) == {
+        "007/0.png": 0, "007/1.png": 0, "12/0.png": 1, "12/1.png": 1, "12/deeper/5.png": 1,
+        "red, wide/0.png": 2, "red, wide/1.png": 2,
+    }  # fmt: skip
+    assert list(photos.table.columns) == ["id", "path", "label"]
+    assert [Path(path).is_file() for path in photos.table.path] == [True] * 7
+
+
+def test_train_and_val_folders_are_the_split(tmp_path):
+    draw_classes(tmp_path / "train")
+    draw_photo(tmp_path / "val" / "12" / "0.png", (1, 2, 3), 0)
+    photos = read_training_photos(folder(tmp_path))
+    assert photos.class_names == ["007", "12", "red, wide"]
+    assert photos.table.id[photos.table.is_val].tolist() == ["val/12/0.png"]
+    assert (~photos.table.is_val).sum() == 6
+
+
+def test_a_root_that_is_called_val_is_no_split(tmp_path):
+    draw_classes(tmp_path / "val")
+    assert "is_val" not in read_training_photos(folder(tmp_path / "val")).table
+
+
+def test_a_class_that_only_validates_is_a_mistake(tmp_path):
+    draw_classes(tmp_path / "train")
+    draw_photo(tmp_path / "val" / "new" / "0.png", (1, 2, 3), 0)
+    with pytest.raises(UserError) as caught:
+        read_training_photos(folder(tmp_path))
+    assert str(caught.value) == (
+        f"Expected every class of {tmp_path / 'val'} in {tmp_path / 'train'} too. "
+        "Received only in val: new"
+    )
+
+
+def test_folders_without_photos_say_what_is_there(tmp_path):
+    (tmp_path / "train.csv").touch()
+    (tmp_path / "12").mkdir()
+    with pytest.raises(UserError) as caught:
+        read_training_photos(folder(tmp_path))
+    assert str(caught.value) == (
+        "Expected class folders of photos, or train/ and val/ that hold class folders in "
+        f"data.root. Received: {tmp_path} with 12, train.csv, and no photo in any folder there. "
+        "If a train.csv holds the labels, use data=kaggle."
+    )
+
+
+def test_test_photos_are_those_below_test(tmp_path):
+    draw_classes(tmp_path)
+    with pytest.raises(UserError) as caught:
+        read_test_photos(folder(tmp_path))
+    assert str(caught.value) == (
+        f"Expected photos to predict in {tmp_path / 'test'}. Received: none. "
+        "Any other photos: images=PATH."
+    )
+    for name in ("b.png", "a.png", "sub/c.png"):
+        draw_photo(tmp_path / "test" / name, (1, 2, 3), 0)
+    photos = read_test_photos(folder(tmp_path))
+    assert photos.ids == ["a.png", "b.png", "sub/c.png"]
+    assert photos.paths == [str(tmp_path / "test" / name) for name in photos.ids]
+    assert photos.columns == ("Id", "Category")
+
+
+def test_the_demo_is_drawn_once_and_knows_its_truth(tmp_path, capsys):
+    config = to_data_config({**DEMO, "root": str(tmp_path / "new" / "demo")})
+    photos = read_training_photos(config)
+    assert (len(photos.table), len(photos.class_names)) == (20, 10)
+    assert capsys.readouterr().out == ""  # the bar is for terminals
+    drawn = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    tested = read_test_photos(config)
+    assert set(tested.truth) == set(tested.ids) and len(tested.ids) == 20
+    assert None not in tested.paths
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == drawn
+
+
+def test_the_demo_leaves_what_is_not_its_own_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    for read in (read_training_photos, read_test_photos):
+        with pytest.raises(UserError) as caught:
+            read(to_data_config({**DEMO, "root": str(tmp_path)}))
+        assert str(caught.value) == (
+            "Expected data.root to be free, or to hold the demo photos of data.seed=42, "
+            f"data.train_per_class=2, data.test_per_class=2. Received: {tmp_path} with something "
+            "else in it. Remove it, or choose another with data.root=DIR."
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_demo_of_other_numbers_is_not_taken_for_this_one(tmp_path):
+    root = str(tmp_path / "demo")
+    read_training_photos(to_data_config({**DEMO, "root": root}))
+    with pytest.raises(UserError, match=r"Expected data\.root to be free.*data\.seed=43"):
+        read_training_photos(to_data_config({**DEMO, "root": root, "seed": 43}))
+
+
+def test_a_demo_that_cannot_be_drawn_says_why(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError) as caught:
+        read_training_photos(to_data_config({**DEMO, "root": str(tmp_path / "file" / "demo")}))
+    assert str(caught.value).startswith(
+        f"Expected to draw the demo photos into {tmp_path / 'file' / 'demo'}. Received: "
+    )

@@ -1,0 +1,310 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from carcls.config import to_config
+from carcls.errors import UserError
+from carcls.models.classifier import load_classifier
+from carcls.run import read_model_info
+from carcls.training.callbacks import Best, KeepWeights, StopOnSignal
+from carcls.training.feed import Feed
+from carcls.training.loop import train
+from tests.conftest import draw_competition
+from tests.test_cli import ROOT
+from tests.test_config import composed
+
+TWO_STAGES = (
+    "finetune.stages={head:{epochs:1,trainable:0,learning_rate:0.01},"
+    "all:{epochs:1,trainable:1,learning_rate:0.001}}"
+)
+
+
+def small(root: Path, *overrides: str):
+    return to_config(
+        composed(
+            f"data.root='{root}'", "backbone=efficientnetlite0", "image_size=32", "batch_size=4",
+            *overrides,
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    """A run of four stages with the real weights; (config, workdir, outcome)."""
+    folder = tmp_path_factory.mktemp("staged")
+    root = draw_competition(folder / "data", per_class=10)
+    (root / "train" / "12" / "broken.jpg").write_bytes(b"<html>no photo</html>")
+    with (root / "train.csv").open("a") as file:
+        file.write("broken.jpg,12\n")
+    stages = "head top_half top_three_quarters all".split()
+    config = small(
+        root, "runtime.tensorboard=true", *(f"finetune.stages.{name}.epochs=2" for name in stages)
+    )
+    workdir = folder / "run"
+    return config, workdir, train(config, workdir)
+
+
+def test_a_run_leaves_everything_behind(staged):
+    _, workdir, _ = staged
+    assert {path.name for path in workdir.iterdir()} == {
+        "model.keras", "run.json", "metrics.json", "history.csv", "val_predictions.csv",
+        "curves.png", "tensorboard",
+    }  # fmt: skip
+    with Image.open(workdir / "curves.png") as picture:
+        assert picture.size == (1200, 840)
+
+
+def test_history_has_a_row_an_epoch(staged):
+    history = pd.read_csv(staged[1] / "history.csv")
+    assert history.epoch.tolist() == list(range(1, 9))
+    assert history.stage.tolist() == np.repeat(
+        ["head", "top_half", "top_three_quarters", "all"], 2
+    ).tolist()
+    assert (history.learning_rate == 1e-3).all()
+    assert (history.images_per_second > 0).all()
+    assert history.notna().all(axis=None)
+
+
+def test_metrics_are_those_of_the_kept_model(staged):
+    config, workdir, _ = staged
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    history = pd.read_csv(workdir / "history.csv")
+    best = history.sort_values(["val_accuracy", "val_loss"], ascending=[False, True]).iloc[0]
+    assert metrics["kept_epoch"] == best.epoch
+    assert metrics["val_accuracy"] == pytest.approx(best.val_accuracy, abs=1e-6)
+    assert metrics["val_loss"] == pytest.approx(best.val_loss, abs=1e-6)
+    assert [stage["name"] for stage in metrics["stages"]] == list(config.finetune.stages)
+    assert [stage["epochs"] for stage in metrics["stages"]] == [2, 2, 2, 2]
+    assert metrics["n_train"] + metrics["n_val"] == 30
+    assert metrics["n_val"] == 6
+
+
+def test_validation_predictions_are_a_row_a_photo_with_names_as_the_data_has_them(staged):
+    _, workdir, _ = staged
+    table = pd.read_csv(workdir / "val_predictions.csv", dtype={"label": str, "predicted": str})
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert table.columns.tolist() == [
+        "id", "label", "predicted", "p_007", "p_12", "p_red, wide"
+    ]  # fmt: skip
+    assert (table.label == table.predicted).mean() == pytest.approx(metrics["val_accuracy"])
+    assert table.label.value_counts().to_dict() == {"007": 2, "12": 2, "red, wide": 2}
+    probs = table.filter(like="p_").to_numpy()
+    assert probs.sum(1) == pytest.approx(np.ones(6), abs=1e-5)
+
+
+def test_run_json_says_what_ran_and_what_was_left_out(staged):
+    config, workdir, _ = staged
+    facts = json.loads((workdir / "run.json").read_text())
+    assert facts["status"] == "finished"
+    assert facts["skipped"] == [{"id": "broken.jpg", "reason": "not an image but a web page"}]
+    assert facts["config"]["finetune"]["stages"]["all"]["epochs"] == 2
+    assert facts["versions"]["keras"] == keras.__version__
+    assert len(facts["data_fingerprint"]) == 16
+    info = read_model_info(workdir / "model.keras")
+    assert info.class_names == ["007", "12", "red, wide"]
+    assert info.class_counts == [8, 8, 8]
+    assert (info.image_size, info.config["seed"]) == (32, config.seed)
+
+
+def test_the_saved_model_carries_no_optimizer(staged):
+    model = load_classifier(staged[1] / "model.keras")
+    assert model.optimizer is None
+    assert (staged[1] / "model.keras").stat().st_size < 1.2 * 4 * model.count_params() + 1e6
+
+
+def test_a_second_run_in_the_same_directory_sets_the_first_aside(staged, tmp_path):
+    config, _, _ = staged
+    for _ in range(2):
+        train(small(config.data.root, TWO_STAGES, "runtime.eager=true"), tmp_path)
+    assert (tmp_path / "earlier_1" / "model.keras").is_file()
+    assert (tmp_path / "earlier_1" / "metrics.json").is_file()
+    assert (tmp_path / "metrics.json").is_file()
+    assert not (tmp_path / "earlier_1" / "earlier_1").exists()
+
+
+@pytest.mark.parametrize("name", ["xception", "inceptionv3", "resnet101v2", "efficientnetb3"])
+def test_each_of_the_notebooks_backbones_goes_through_stages(name, tmp_path):
+    root = draw_competition(tmp_path / "data", per_class=2)
+    config = to_config(
+        composed(
+            f"data.root='{root}'", f"backbone={name}", "backbone.weights=none", "image_size=75",
+            "runtime.eager=true", TWO_STAGES,
+        )
+    )  # fmt: skip
+    train(config, tmp_path / "run")
+    saved = pd.read_csv(tmp_path / "run" / "val_predictions.csv").filter(like="p_").to_numpy()
+    model = load_classifier(tmp_path / "run" / "model.keras")
+    from carcls.training.inputs import prepare_inputs
+
+    ((images, _),) = prepare_inputs(config).val.epoch()
+    np.testing.assert_allclose(model.predict_on_batch(images), saved, atol=2e-6)
+
+
+def test_the_same_seed_gives_the_same_history(tmp_path):
+    """In processes of their own: determinism is a setting of the whole process."""
+    root = draw_competition(tmp_path / "data")
+    histories = []
+    for run in ("one", "two"):
+        command = [
+            sys.executable, str(ROOT / "train.py"), f"data.root={root}", TWO_STAGES,
+            "backbone=efficientnetlite0", "image_size=32", "batch_size=4",
+            "runtime.deterministic=true", f"hydra.run.dir={tmp_path / run}",
+        ]  # fmt: skip
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+        history = pd.read_csv(tmp_path / run / "history.csv")
+        histories.append(history.drop(columns=["seconds", "images_per_second"]))
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+
+
+def test_ctrl_c_stops_after_saving_and_what_was_reached_can_be_predicted_with(tmp_path):
+    root = draw_competition(tmp_path / "data")
+    command = [
+        sys.executable, str(ROOT / "train.py"), f"data.root={root}", "backbone=efficientnetlite0",
+        "image_size=32", "finetune.stages.head.epochs=100000", f"hydra.run.dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    for line in process.stdout:
+        if "epoch  2/" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "Stopped by Ctrl-C" in output
+    assert "Traceback" not in output
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["status"] == "interrupted"
+    predict = [sys.executable, str(ROOT / "predict.py"), f"ckpt={tmp_path / 'run'}"]
+    subprocess.run(predict, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    assert len(pd.read_csv(tmp_path / "run" / "prediction" / "submission.csv")) == 5
+
+
+def test_a_loss_that_becomes_nan_at_once_is_told(tmp_path):
+    root = draw_competition(tmp_path / "data")
+    config = small(root, TWO_STAGES, "finetune.stages.head.learning_rate=1e38")
+    with pytest.raises(UserError, match="Try a lower optimizer.learning_rate"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.keras").exists()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "diverged"
+
+
+def test_keep_last_keeps_the_last_epoch(tmp_path):
+    root = draw_competition(tmp_path / "data")
+    config = small(root, TWO_STAGES, "finetune.keep=last", "runtime.eager=true")
+    outcome = train(config, tmp_path / "run")
+    last = pd.read_csv(tmp_path / "run" / "history.csv").iloc[-1]
+    assert outcome.metrics["kept_epoch"] == 2
+    assert outcome.metrics["val_accuracy"] == pytest.approx(last.val_accuracy, abs=1e-6)
+
+
+def test_a_gpu_that_is_not_there_is_told(tmp_path):
+    root = draw_competition(tmp_path / "data")
+    if "GPU" in {device.split(":")[0].upper() for device in keras.distribution.list_devices()}:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match="Expected a GPU"):
+        train(small(root, "runtime.device=gpu"), tmp_path / "run")
+
+
+def logs(accuracy: float, loss: float) -> dict[str, float]:
+    return {"loss": loss, "accuracy": accuracy, "val_accuracy": accuracy, "val_loss": loss}
+
+
+def test_best_prefers_accuracy_then_loss_and_remembers_over_stages():
+    best = Best("val_accuracy")
+    assert best.improve("head", 1, logs(0.5, 1.0))
+    assert not best.improve("head", 2, logs(0.5, 1.0))
+    assert best.improve("head", 3, logs(0.5, 0.9))
+    assert not best.improve("all", 4, logs(0.4, 0.1))
+    assert not best.improve("all", 5, logs(float("nan"), float("nan")))
+    assert best.improve("all", 6, logs(0.6, 2.0))
+    assert (best.stage, best.epoch) == ("all", 6)
+
+
+def test_best_by_loss_prefers_loss():
+    best = Best("val_loss")
+    assert best.improve("head", 1, logs(0.9, 1.0))
+    assert best.improve("head", 2, logs(0.1, 0.5))
+
+
+@pytest.mark.parametrize(("keep", "saved_after"), [("best", [1, 3]), ("last", [1, 2, 3])])
+def test_weights_are_saved_after_each_epoch_that_is_kept(keep, saved_after):
+    saved = []
+    best = Best("val_accuracy")
+    callback = KeepWeights(lambda: saved.append(epoch + 1), best, "head", keep, first_epoch=10)
+    for epoch, accuracy in enumerate([0.5, 0.4, 0.6]):
+        callback.on_epoch_end(epoch, logs(accuracy, 1.0))
+    assert saved == saved_after
+    assert best.epoch == 13
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    said = []
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), StopOnSignal(said.append) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert stop.requested
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+    assert len(said) == 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+class CountingLoader:
+    """Steps as batches: what `fit` is fed shows in their numbers."""
+
+    def __init__(self) -> None:
+        self.streams = 0
+
+    def from_step(self, step: int):
+        self.streams += 1
+        while True:
+            yield np.array([[step]]), np.array([0])
+            step += 1
+
+
+def test_a_batch_of_the_feed_is_a_function_of_its_number():
+    loader = CountingLoader()
+    feed = Feed(loader, first_step=100)
+    asked = [0, 1, 0, 1, 2, 3, 7, 8, 0]
+    assert [int(feed[i][0][0, 0]) for i in asked] == [100 + i for i in asked]
+    assert loader.streams == 4, "calls in order share a stream"
+
+
+def test_every_epoch_validates_on_all_validation_photos_once():
+    seen = []
+
+    class Record(keras.layers.Layer):
+        def call(self, x):
+            seen.append(int(x[0, 0]))
+            return x
+
+    x = keras.Input((1,))
+    model = keras.Model(x, keras.layers.Dense(2, activation="softmax")(Record()(x)))
+    model.compile(
+        "sgd", "sparse_categorical_crossentropy", run_eagerly=True, jit_compile=False
+    )
+    seen.clear()
+    model.fit(
+        Feed(CountingLoader(), 1000), steps_per_epoch=2, epochs=3, shuffle=False, verbose=0,
+        validation_data=Feed(CountingLoader()), validation_steps=3,
+    )  # fmt: skip
+    assert [step for step in seen if step >= 1000] == [1000, 1001, 1002, 1003, 1004, 1005]
+    validated = [step % 3 for step in seen if step < 1000]
+    assert validated == [0, 1, 2] * 3
+
+
+def test_no_thread_outlives_a_run(staged):
+    assert [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")] == []
