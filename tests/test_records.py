@@ -1,0 +1,65 @@
+"""Names and tables exactly as they are written."""
+
+import csv
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carcls.data.records import is_plain_integer, read_csv, sorted_class_names
+from carcls.errors import UserError
+
+NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["10", "2", "2", "-1"], ["-1", "2", "10"]),
+        (["10", "2", "007"], ["007", "10", "2"]),
+        (["b", "a", "Ä", "日本", "NA", ""], ["", "NA", "a", "b", "Ä", "日本"]),
+    ],
+)
+def test_integers_sort_by_value_and_other_names_as_text(names, expected):
+    assert sorted_class_names(names) == expected
+
+
+@given(st.text() | st.integers().map(str))
+def test_a_plain_integer_is_one_that_is_written_as_it_would_be(name):
+    written_so = name.isascii() and name.lstrip("-").isdigit() and name.count("-") <= 1
+    assert is_plain_integer(name) == (written_so and str(int(name)) == name)
+
+
+@given(st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=6))
+def test_a_csv_gives_every_value_as_it_was_written(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("csv") / "train.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("Id", "Category"), *rows])
+    assert list(read_csv(path, ("Id", "Category")).itertuples(index=False, name=None)) == rows
+
+
+def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_column(tmp_path):
+    (tmp_path / "a.csv").write_text("\ufeffId,Category\n1.jpg,007\n", encoding="utf-8")
+    assert read_csv(tmp_path / "a.csv", ("Id", "Category")).to_numpy().tolist() == [
+        ["1.jpg", "007"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"id,Category\n1,2\n", "Expected the columns Id, Category in {}. Received: id, Category. "
+         "Lacking: Id. Set data.id_column and data.label_column."),
+        (b"Id,Category\n1.jpg,red, wide\n", "Expected rows of 2 values, as many as columns, in {}. "
+         'Received: rows with more. A value that holds a comma is written in quotes: "a, b".'),
+        (b"Id,Category\n1,2\n1,2,3\n", "Expected a CSV file in UTF-8. Received: {}: "),
+        (b"", "Expected a CSV file in UTF-8. Received: {}: No columns to parse from file"),
+        (b"\xff\xfeI\0d\0", "Expected a CSV file in UTF-8. Received: {}: 'utf-8' codec"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_csv_is_told(tmp_path, content, text):
+    path = tmp_path / "train.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_csv(path, ("Id", "Category"))
+    assert str(caught.value).startswith(text.format(path))
