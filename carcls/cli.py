@@ -20,8 +20,16 @@ STATUS_USER_ERROR = 2
 STATUS_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 _PATH_KEYS = frozenset(
-    "ckpt images output data.root data.cache_dir backbone.weights hydra.run.dir "
-    "hydra.sweep.dir".split()
+    (
+        "ckpt",
+        "images",
+        "output",
+        "data.root",
+        "data.cache_dir",
+        "backbone.weights",
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+    )
 )
 _CONF = str(Path(__file__).parent.parent / "conf")
 

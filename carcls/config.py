@@ -221,9 +221,7 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         _expect_one_of(("auto", "cpu", "gpu"), device=self.device)
-        _expect_one_of(
-            ("float32", "mixed_float16", "mixed_bfloat16"), precision=self.precision
-        )
+        _expect_one_of(("float32", "mixed_float16", "mixed_bfloat16"), precision=self.precision)
         _expect(
             self.workers is None or self.workers >= 1,
             "workers to be at least 1, or null for one a core",

@@ -13,6 +13,13 @@ _TRAIN, _VAL, _BEST = "#7a8ba8", "#d1495b", "#2a9d5c"
 
 
 def plot_curves(history: pd.DataFrame, best_epoch: int, title: str, path: Path) -> None:
+    """Writes `draw_curves` as a PNG file."""
+    figure = draw_curves(history, best_epoch, title)
+    figure.savefig(path, format="png")
+    plt.close(figure)
+
+
+def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> plt.Figure:
     """Loss and accuracy over all stages on one axis of epochs.
 
     Stages are shaded in turn and named; the kept epoch is marked.
@@ -21,7 +28,9 @@ def plot_curves(history: pd.DataFrame, best_epoch: int, title: str, path: Path) 
         history: The columns of `history.csv`, a row an epoch.
         best_epoch: The kept epoch, counted over all stages from 1.
         title: Above the picture.
-        path: A PNG file.
+
+    Returns:
+        A figure, for the caller to save and close.
     """
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(10, 7), sharex=True, layout="constrained", dpi=120
@@ -49,16 +58,16 @@ def plot_curves(history: pd.DataFrame, best_epoch: int, title: str, path: Path) 
         axis.spines[["top", "right"]].set_visible(False)
     top.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
     _name_stages(top, history)
-    figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=2,
-                  frameon=False)
+    figure.legend(
+        *top.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
+    )
     highest = np.nanmax(history[["loss", "val_loss"]].to_numpy(float))
     bottom.set_ylim(0, min(highest, 4 * history.loss.iloc[0]) * 1.05)
     bottom.set_xlabel("epoch")
     bottom.set_xlim(0.5, len(history) + 0.5)
     bottom.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     figure.suptitle(title)
-    figure.savefig(path, format="png")
-    plt.close(figure)
+    return figure
 
 
 def _stages(history: pd.DataFrame) -> list[tuple[str, int, int]]:

@@ -1,12 +1,12 @@
 """A run directory: what is in it, and how it is written and read back. Imports no Keras.
 
-    model.keras           the kept weights, self-contained: `carcls.json` inside says the classes,
-                          the image size and the resolved configuration
-    run.json              command, versions, data, device, wall time, and whatever was not as asked
-    metrics.json          val_accuracy, val_loss, seconds, stages
-    history.csv           a row an epoch
-    val_predictions.csv   a row a validation photo: id, label, prediction, probabilities
-    curves.png            loss and accuracy over all stages
+model.keras           the kept weights, self-contained: `carcls.json` inside says the classes,
+                      the image size and the resolved configuration
+run.json              command, versions, data, device, wall time, and whatever was not as asked
+metrics.json          val_accuracy, val_loss, seconds, stages
+history.csv           a row an epoch
+val_predictions.csv   a row a validation photo: id, label, prediction, probabilities
+curves.png            loss and accuracy over all stages
 """
 
 import json

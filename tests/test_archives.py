@@ -170,3 +170,13 @@ def test_the_cache_is_where_the_system_keeps_caches(monkeypatch, tmp_path):
     assert default_cache_dir() == tmp_path / "carcls"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_cache_dir() == Path.home() / ".cache" / "carcls"
+
+
+def test_separators_of_windows_make_folders(tmp_path, cache):
+    archive = tmp_path / "train.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for name, content in (("train\\", b""), ("train\\a\\1.jpg", b"x")):
+            member = zipfile.ZipInfo("placeholder")
+            member.filename = name
+            zipped.writestr(member, content)
+    assert files(unpack_once(archive, cache)) == {"train/a/1.jpg": b"x"}

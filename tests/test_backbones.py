@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
+from carcls.catalogue import BACKBONES, check_preprocessing, find_spec
 from carcls.errors import UserError
 from carcls.models.backbones import build_backbone, preprocessing_layers
-from carcls.catalogue import BACKBONES, check_preprocessing, find_spec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DIVIDED_BY_SQRT_STD = np.power(STD, 3)  # the variance v for which 1/sqrt(v) is 1/std/sqrt(std)

@@ -80,9 +80,7 @@ def test_a_saved_classifier_needs_nothing_of_this_package(lite0, photos, tmp_pat
     plain = keras.saving.load_model(path, custom_objects={}, safe_mode=True)
     modules = {type(layer).__module__ for layer in plain._flatten_layers()}
     assert not [name for name in modules if name.startswith("carcls")]
-    np.testing.assert_array_equal(
-        plain.predict_on_batch(photos), lite0.predict_on_batch(photos)
-    )
+    np.testing.assert_array_equal(plain.predict_on_batch(photos), lite0.predict_on_batch(photos))
 
 
 def test_a_file_that_keras_cannot_load_is_told(tmp_path):

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
+from carcls.catalogue import BACKBONES
 from carcls.errors import UserError
 from carcls.models.backbones import imagenet_classifier
-from carcls.catalogue import BACKBONES
 from carcls.models.efficientnet_lite import efficientnet_lite
 
 LITE = ("efficientnetlite0", "efficientnetlite1", "efficientnetlite2")

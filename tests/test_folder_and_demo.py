@@ -130,3 +130,26 @@ def test_a_demo_that_cannot_be_drawn_says_why(tmp_path):
     assert str(caught.value).startswith(
         f"Expected to draw the demo photos into {tmp_path / 'file' / 'demo'}. Received: "
     )
+
+
+def test_the_demo_is_drawn_into_an_empty_folder(tmp_path):
+    (tmp_path / "demo").mkdir()
+    config = to_data_config(
+        {"name": "demo", "root": str(tmp_path / "demo"), "train_per_class": 2, "test_per_class": 2}
+    )
+    assert len(read_training_photos(config).table) == 20
+
+
+def test_train_without_val_is_split_as_class_folders_are(tmp_path):
+    draw_classes(tmp_path / "train")
+    draw_classes(tmp_path / "test")
+    photos = read_training_photos(folder(tmp_path))
+    assert photos.class_names == sorted(COLOURS)
+    assert "is_val" not in photos.table
+    assert all(name.startswith("train/") for name in photos.table.id)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    draw_classes(tmp_path)
+    draw_photo(tmp_path / "train" / "locomotive.png", (0, 0, 0), 1)
+    assert "train" in read_training_photos(folder(tmp_path)).class_names

@@ -239,3 +239,9 @@ def test_the_fingerprint_changes_with_labels_ids_names_and_files(competition):
         training(competition.rename(competition.with_name("moved"))).fingerprint()
         == fingerprints[4]
     )
+
+
+def test_a_row_without_a_category_is_told(competition):
+    with (competition / "train.csv").open("a") as file:
+        file.write("1007.png,\n")
+    assert "Expected a Category in every row of" in mistake(training, competition)

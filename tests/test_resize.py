@@ -46,16 +46,15 @@ def test_any_photo_becomes_a_square_of_its_colour(height, width, size, mode):
     assert shows.all() if mode != "pad" else (square[~shows] == 0).all()
 
 
-def test_listing_finds_photos_by_name_and_leaves_hidden_ones_out(tmp_path):
+def test_listing_takes_any_name_but_hidden_ones_and_what_systems_leave_behind(tmp_path):
     for name in (
         "b.JPG",
-        "a/c.png",
-        "a/notes.txt",
+        "a/c.ashx",
+        "a/Thumbs.db",
         ".hidden.jpg",
         ".trash/d.jpg",
         "__MACOSX/e.jpg",
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert list_photos(tmp_path) == [tmp_path / "b.JPG", tmp_path / "a" / "c.png"]
-    assert list_photos(tmp_path, recursive=False) == [tmp_path / "b.JPG"]
+    assert list_photos(tmp_path) == [tmp_path / "b.JPG", tmp_path / "a" / "c.ashx"]

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from carcls.catalogue import BACKBONES
 from carcls.errors import UserError
 from carcls.models.backbones import packaged_weights
-from carcls.catalogue import BACKBONES
 from carcls.models.efficientnet_lite import efficientnet_lite
 from carcls.models.torch_weights import load_efficientnet_lite, read_legacy_pth
 

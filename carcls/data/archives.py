@@ -9,9 +9,8 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from carcls.console import progress_bar
+from carcls.data.images import SYSTEM_LEFTOVERS
 from carcls.errors import UserError
-
-_JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
 
 
 def default_cache_dir() -> Path:
@@ -93,7 +92,8 @@ def _unpack(archive: Path, target: Path) -> None:
 
 
 def _checked(member: zipfile.ZipInfo, archive: Path) -> zipfile.ZipInfo:
-    path = PurePosixPath(member.filename.replace("\\", "/"))
+    name = member.filename.replace("\\", "/")  # some programs write the separator of Windows
+    path = PurePosixPath(name)
     is_link = stat.S_ISLNK(member.external_attr >> 16)
     has_drive = len(path.parts) > 0 and path.parts[0].endswith(":")
     if path.is_absolute() or has_drive or ".." in path.parts or is_link:
@@ -102,8 +102,10 @@ def _checked(member: zipfile.ZipInfo, archive: Path) -> zipfile.ZipInfo:
             f"with {'the link ' if is_link else ''}{member.filename!r}. Nothing was unpacked; "
             "do not trust this archive."
         )
+    member.filename = name
     return member
 
 
 def _is_junk(member: zipfile.ZipInfo) -> bool:
-    return any(part in _JUNK for part in PurePosixPath(member.filename).parts)
+    leftovers = SYSTEM_LEFTOVERS | {".DS_Store"}
+    return any(part in leftovers for part in PurePosixPath(member.filename).parts)

@@ -34,7 +34,7 @@ def _draw_if_missing(config: DemoData) -> None:
     }
     if demo_is_drawn(root, **what):
         return
-    if root.exists():
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
         wanted = ", ".join(f"data.{name}={value}" for name, value in what.items())
         raise UserError(
             f"Expected data.root to be free, or to hold the demo photos of {wanted}. Received: "
@@ -42,6 +42,8 @@ def _draw_if_missing(config: DemoData) -> None:
         )
     log.info(f"drawing the demo photos into {root}")
     try:
+        if root.exists():  # empty; it is drawn under another name and renamed
+            root.rmdir()
         with progress_bar() as bar:
             task = bar.add_task("drawing", total=None, note="")
             draw_demo(

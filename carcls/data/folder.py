@@ -1,4 +1,6 @@
-"""Class folders: `root/<class>/photo.jpg`, or `root/train/<class>/…` and `root/val/<class>/…`."""
+"""Class folders: `root/<class>/photo.jpg`, or `root/train/<class>/…` with or without `root/val`."""
+
+from pathlib import Path
 
 import pandas as pd
 
@@ -13,15 +15,17 @@ _LOOKED_FOR = "class folders of photos, or train/ and val/ that hold class folde
 def read_training_photos(config: FolderData) -> TrainingPhotos:
     """The photos of all class folders; `is_val` says which lie below `val/` where there is one."""
     root = existing_root(config, _LOOKED_FOR)
-    has_split = (root / "train").is_dir() and (root / "val").is_dir()
+    has_train = _holds_class_folders(root / "train")
+    has_split = has_train and _holds_class_folders(root / "val")
+    bases = [root / "train"] * has_train + [root / "val"] * has_split or [root]
     rows = []
-    for base in (root / "train", root / "val") if has_split else (root,):
+    for base in bases:
         for folder in sorted(path for path in base.iterdir() if path.is_dir()):
             if folder.name.startswith(".") or (base == root and folder.name == "test"):
                 continue
             for path in list_photos(folder):
                 row = (path.relative_to(root).as_posix(), folder.name, str(path))
-                rows.append((*row, base.name == "val"))
+                rows.append((*row, has_split and base.name == "val"))
     if not rows:
         names = sorted(path.name for path in root.iterdir())
         raise UserError(
@@ -37,6 +41,14 @@ def read_training_photos(config: FolderData) -> TrainingPhotos:
         )
     columns = ["id", "path", "is_val"] if has_split else ["id", "path"]
     return labelled(table[columns], table.name, [], str(root))
+
+
+def _holds_class_folders(folder: Path) -> bool:
+    """Whether it is a part of the split, not a class of that name: folders in it, no files."""
+    if not folder.is_dir():
+        return False
+    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return len(visible) > 0 and all(path.is_dir() for path in visible)
 
 
 def read_test_photos(config: FolderData) -> TestPhotos:

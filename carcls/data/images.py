@@ -12,10 +12,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from carcls.errors import PhotoError
 
-# What a listing of a folder takes for a photo. Opening one goes by its content alone.
-PHOTO_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .mpo .avif".split()  # noqa: SIM905
-)
+SYSTEM_LEFTOVERS = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini"))
 # What photos come as. Pillow opens more, EPS for one, for which it would start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 # A photo of more pixels is taken for a decompression bomb (Pillow's own limit, said once).
@@ -158,16 +155,18 @@ def _interpolate(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return image
 
 
-def list_photos(folder: Path, recursive: bool = True) -> list[Path]:
-    """The files below `folder` that look like photos by name, hidden ones left out, sorted."""
+def list_photos(folder: Path) -> list[Path]:
+    """The files below `folder`, sorted; hidden ones and what systems leave behind left out.
+
+    Any name counts, since a photo's content says what it is; a file that is no photo is told when
+    it is opened.
+    """
     found = []
     for base, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
-        if not recursive:
-            folders.clear()
-        found += [
-            Path(base, file)
-            for file in sorted(files)
-            if not file.startswith(".") and Path(file).suffix.lower() in PHOTO_SUFFIXES
-        ]
+        folders[:] = sorted(name for name in folders if not _is_leftover(name))
+        found += [Path(base, name) for name in sorted(files) if not _is_leftover(name)]
     return found
+
+
+def _is_leftover(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_LEFTOVERS

@@ -40,6 +40,12 @@ def read_training_photos(config: KaggleData) -> TrainingPhotos:
         )
     table = read_csv(csv, (config.id_column, config.label_column))
     table.columns = ["id", "name"]
+    unlabelled = table.id[table.name == ""].tolist()
+    if unlabelled:
+        raise UserError(
+            f"Expected a {config.label_column} in every row of {csv}. "
+            f"Received none for {len(unlabelled)}: {examples(unlabelled)}."
+        )
     index = _PhotoIndex(_photo_folder(root, _TRAIN_FOLDERS, config, csv))
     table["path"] = [index.find(*row) for row in zip(table.id, table.name, strict=True)]
     repeated = table.id[table.path.notna() & table.path.duplicated()].tolist()
@@ -97,7 +103,7 @@ def _photo_folder(root: Path, names: tuple[str, ...], config: KaggleData, csv: P
             cache = None if config.cache_dir is None else Path(config.cache_dir).expanduser()
             unpacked = unpack_once(archive, cache)
             return next((unpacked / n for n in names if (unpacked / n).is_dir()), unpacked)
-    if list_photos(root, recursive=False):
+    if any(path.is_file() and path.suffix not in (".csv", ".zip") for path in root.iterdir()):
         return root  # flat, beside the CSV
     raise UserError(
         f"Expected the photos of {csv} in one of {', '.join(f'{n}.zip' for n in names)} or "

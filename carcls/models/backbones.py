@@ -16,8 +16,8 @@ from pathlib import Path
 import h5py
 import keras
 
-from carcls.errors import UserError
 from carcls.catalogue import BackboneSpec, check_preprocessing, find_spec
+from carcls.errors import UserError
 from carcls.models.efficientnet_lite import efficientnet_lite
 from carcls.models.torch_weights import load_efficientnet_lite
 

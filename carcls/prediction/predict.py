@@ -12,6 +12,7 @@ import numpy as np
 
 from carcls import run as files
 from carcls import runtime
+from carcls.catalogue import BACKBONES
 from carcls.config import DataConfig, PredictConfig, to_data_config
 from carcls.console import facts, progress_bar, table
 from carcls.data.loader import Loader, Photos
@@ -19,7 +20,6 @@ from carcls.data.records import examples
 from carcls.data.sources import read_test_photos
 from carcls.errors import UserError
 from carcls.models.backbones import imagenet_classifier
-from carcls.catalogue import BACKBONES
 from carcls.models.classifier import load_classifier
 from carcls.models.probabilities import predict_probs
 from carcls.prediction.photos import find_photos, likeliest
@@ -44,9 +44,7 @@ class Predictor:
     ) -> tuple[np.ndarray, dict[int, str]]:
         """`(n, num_classes)` probabilities, and the reason for each photo that has none."""
         photos = Photos(paths, self.image_size, self.resize)
-        loader = Loader(
-            photos, np.arange(len(paths)), None, batch_size=batch_size, workers=workers
-        )
+        loader = Loader(photos, np.arange(len(paths)), None, batch_size=batch_size, workers=workers)
         if not paths:
             return np.zeros((0, len(self.class_names)), np.float32), {}
         with progress_bar() as bar:
@@ -145,12 +143,11 @@ def _predict_submission(
     present = [i for i, path in enumerate(test.paths) if path is not None]
     paths = [test.paths[i] for i in present]
     probs, errors = predictor(paths, config.batch_size, config.runtime.workers)
-    reason_of = dict.fromkeys((test.ids[i] for i in set(range(len(test.ids))) - set(present)),
-                              "no photo of that Id")
+    reason_of = dict.fromkeys(
+        (test.ids[i] for i in set(range(len(test.ids))) - set(present)), "no photo of that Id"
+    )
     reason_of |= {test.ids[present[row]]: reason for row, reason in errors.items()}
-    probs_of = {
-        test.ids[i]: probs[row] for row, i in enumerate(present) if row not in errors
-    }
+    probs_of = {test.ids[i]: probs[row] for row, i in enumerate(present) if row not in errors}
     submission = make_submission(
         test.ids, probs_of, reason_of, info.class_names, info.class_counts, test.columns
     )

@@ -211,8 +211,10 @@ class StopOnSignal(keras.callbacks.Callback):
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        self.say("\nStopping after this batch: measuring and saving what was reached. "
-                 "Ctrl-C again stops at once.")
+        self.say(
+            "\nStopping after this batch: measuring and saving what was reached. "
+            "Ctrl-C again stops at once."
+        )
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if self.requested:

@@ -113,8 +113,10 @@ def _without_unreadable(
             f"Expected photos that can be opened. Received {len(reasons)} of {len(photos)} that "
             f"cannot: {examples(reasons)}.{advice}"
         )
-    log.info(f"Left out {len(reasons)} of {len(photos)} photos, which cannot be opened: "
-             f"{examples(reasons)}. All are listed in run.json.")
+    log.info(
+        f"Left out {len(reasons)} of {len(photos)} photos, which cannot be opened: "
+        f"{examples(reasons)}. All are listed in run.json."
+    )
     bad = [(records.table.id.iloc[i], reason) for i, reason in sorted(photos.errors.items())]
     photos, good = photos.without_errors()
     table = records.table[good].reset_index(drop=True)

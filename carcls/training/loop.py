@@ -16,8 +16,8 @@ from carcls.config import StageConfig, TrainConfig, to_plain
 from carcls.errors import UserError
 from carcls.models.classifier import backbone_of, build_classifier, load_classifier, save_classifier
 from carcls.models.freezing import freeze
-from carcls.plots import plot_curves
 from carcls.models.probabilities import predict_probs, probabilities_table
+from carcls.plots import plot_curves
 from carcls.training import report
 from carcls.training.callbacks import Best, History, KeepWeights, ProgressLine, StopOnSignal
 from carcls.training.feed import Feed

@@ -46,16 +46,25 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
     skipped = len(inputs.records.skipped)
     pairs = [
         ("device", f"{device}, {config.runtime.precision}"),
-        ("photos", f"{n_train} to train, {n_val} to validate ({split}); {kept}"
-                   + (f"; {skipped} left out" if skipped else "")),
+        (
+            "photos",
+            f"{n_train} to train, {n_val} to validate ({split}); {kept}"
+            + (f"; {skipped} left out" if skipped else ""),
+        ),
         ("classes", f"{len(classes)}: {examples(classes, 12)}"),
-        ("model", f"{config.backbone.name} (weights: {config.backbone.weights}) + "
-                  f"{config.head.name}, {config.image_size}×{config.image_size} px, "
-                  f"{model.count_params() / 1e6:.1f} M parameters"),
-        ("training", f"augmentation {config.augmentation.name}, batches of {config.batch_size} "
-                     f"({len(inputs.train)} steps an epoch), {config.optimizer.name}, "
-                     f"{config.schedule.name}, keeps the {config.finetune.keep} epoch"
-                     + (f" by {config.finetune.monitor}" if config.finetune.keep == "best" else "")),
+        (
+            "model",
+            f"{config.backbone.name} (weights: {config.backbone.weights}) + "
+            f"{config.head.name}, {config.image_size}×{config.image_size} px, "
+            f"{model.count_params() / 1e6:.1f} M parameters",
+        ),
+        (
+            "training",
+            f"augmentation {config.augmentation.name}, batches of {config.batch_size} "
+            f"({len(inputs.train)} steps an epoch), {config.optimizer.name}, "
+            f"{config.schedule.name}, keeps the {config.finetune.keep} epoch"
+            + (f" by {config.finetune.monitor}" if config.finetune.keep == "best" else ""),
+        ),
     ]
     network = backbone_of(model)
     rows = []
