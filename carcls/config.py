@@ -192,7 +192,7 @@ class DemoData(KaggleData):
     """Ten kinds of car, drawn into `root` on first use in the competition's layout."""
 
     seed: int = 42
-    train_per_class: int = 40
+    train_per_class: int = 60
     test_per_class: int = 20
 
     def __post_init__(self) -> None:

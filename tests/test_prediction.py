@@ -17,7 +17,7 @@ from carcls.training.loop import train
 from tests.conftest import draw_competition, draw_photo, write_csv
 from tests.test_cli import ROOT
 from tests.test_config import composed
-from tests.test_training import TWO_STAGES, small
+from tests.test_training import small
 
 COLUMNS = ("Id", "Category")
 
@@ -31,7 +31,7 @@ def run(tmp_path_factory):
     draw_photo(extra, (50, 70, 210), 77)
     with (root / "train.csv").open("a") as file:
         file.write('extra.png,"red, wide"\n')
-    config = small(root, TWO_STAGES, "runtime.eager=true")
+    config = small(root, "finetune=frozen", "finetune.stages.head.epochs=2")
     train(config, folder / "run")
     return folder
 

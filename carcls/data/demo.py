@@ -36,7 +36,7 @@ def draw_demo(
     root: Path,
     *,
     seed: int = 42,
-    train_per_class: int = 40,
+    train_per_class: int = 60,
     test_per_class: int = 20,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,

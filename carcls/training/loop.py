@@ -158,7 +158,7 @@ def _run_stage(
     config, inputs, history = session.config, session.inputs, session.history
     freeze(backbone_of(session.model), stage.trainable, config.finetune.batch_norm)
     # Fitted as a second model over the same layers, so that the saved one carries no optimizer.
-    fitted = keras.Model(session.model.inputs, session.model.outputs)
+    fitted = keras.Model(session.model.input, session.model.output)
     fitted.compile(
         optimizer=build_optimizer(config.optimizer, stage.learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(),
