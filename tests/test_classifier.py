@@ -115,7 +115,10 @@ def test_batch_norm_statistics_move_only_where_they_may(photos, batch_norm):
     before = [norm.moving_mean.numpy() for norm in norms]
     model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True, jit_compile=False)
     model.train_on_batch(photos, np.array([0, 1, 1]))
-    moved = [not np.array_equal(a, norm.moving_mean.numpy()) for a, norm in zip(before, norms, strict=True)]
+    moved = [
+        not np.array_equal(a, norm.moving_mean.numpy())
+        for a, norm in zip(before, norms, strict=True)
+    ]
     if batch_norm == "frozen":
         assert not any(moved)
     else:

@@ -25,8 +25,10 @@ from tests.test_cli import ROOT
 from tests.test_config import composed
 
 TWO_STAGES = (
-    "finetune.stages={head:{epochs:1,trainable:0,learning_rate:0.01},"
-    "all:{epochs:1,trainable:1,learning_rate:0.001}}"
+    "~finetune.stages.top_half",
+    "~finetune.stages.top_three_quarters",
+    "finetune.stages.head.epochs=1",
+    "finetune.stages.all.epochs=1",
 )
 
 
@@ -120,18 +122,8 @@ def test_run_json_says_what_ran_and_what_was_left_out(staged):
 
 def test_the_saved_model_carries_no_optimizer(staged):
     model = load_classifier(staged[1] / "model.keras")
-    assert model.optimizer is None
+    assert getattr(model, "optimizer", None) is None
     assert (staged[1] / "model.keras").stat().st_size < 1.2 * 4 * model.count_params() + 1e6
-
-
-def test_a_second_run_in_the_same_directory_sets_the_first_aside(staged, tmp_path):
-    config, _, _ = staged
-    for _ in range(2):
-        train(small(config.data.root, TWO_STAGES, "runtime.eager=true"), tmp_path)
-    assert (tmp_path / "earlier_1" / "model.keras").is_file()
-    assert (tmp_path / "earlier_1" / "metrics.json").is_file()
-    assert (tmp_path / "metrics.json").is_file()
-    assert not (tmp_path / "earlier_1" / "earlier_1").exists()
 
 
 @pytest.mark.parametrize("name", ["xception", "inceptionv3", "resnet101v2", "efficientnetb3"])
@@ -140,7 +132,7 @@ def test_each_of_the_notebooks_backbones_goes_through_stages(name, tmp_path):
     config = to_config(
         composed(
             f"data.root='{root}'", f"backbone={name}", "backbone.weights=none", "image_size=75",
-            "runtime.eager=true", TWO_STAGES,
+            "runtime.eager=true", *TWO_STAGES,
         )
     )  # fmt: skip
     train(config, tmp_path / "run")
@@ -158,7 +150,7 @@ def test_the_same_seed_gives_the_same_history(tmp_path):
     histories = []
     for run in ("one", "two"):
         command = [
-            sys.executable, str(ROOT / "train.py"), f"data.root={root}", TWO_STAGES,
+            sys.executable, str(ROOT / "train.py"), f"data.root={root}", "finetune=full",
             "backbone=efficientnetlite0", "image_size=32", "batch_size=4",
             "runtime.deterministic=true", f"hydra.run.dir={tmp_path / run}",
         ]  # fmt: skip
@@ -194,7 +186,7 @@ def test_ctrl_c_stops_after_saving_and_what_was_reached_can_be_predicted_with(tm
 
 def test_a_loss_that_becomes_nan_at_once_is_told(tmp_path):
     root = draw_competition(tmp_path / "data")
-    config = small(root, TWO_STAGES, "finetune.stages.head.learning_rate=1e38")
+    config = small(root, *TWO_STAGES, "finetune.stages.head.learning_rate=1e38")
     with pytest.raises(UserError, match=r"Try a lower optimizer\.learning_rate"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "model.keras").exists()
@@ -203,7 +195,7 @@ def test_a_loss_that_becomes_nan_at_once_is_told(tmp_path):
 
 def test_keep_last_keeps_the_last_epoch(tmp_path):
     root = draw_competition(tmp_path / "data")
-    config = small(root, TWO_STAGES, "finetune.keep=last", "runtime.eager=true")
+    config = small(root, *TWO_STAGES, "finetune.keep=last", "runtime.eager=true")
     outcome = train(config, tmp_path / "run")
     last = pd.read_csv(tmp_path / "run" / "history.csv").iloc[-1]
     assert outcome.metrics["kept_epoch"] == 2
@@ -290,6 +282,9 @@ def test_every_epoch_validates_on_all_validation_photos_once():
     class Record(keras.layers.Layer):
         def call(self, x):
             seen.append(int(x[0, 0]))
+            return x
+
+        def compute_output_spec(self, x):
             return x
 
     x = keras.Input((1,))

@@ -1,5 +1,7 @@
 """The whole network: photos in, class probabilities out."""
 
+import tempfile
+import zipfile
 from pathlib import Path
 
 import keras
@@ -39,6 +41,13 @@ def save_classifier(model: keras.Model, info: ModelInfo, path: Path) -> None:
     with replacing(path) as temporary:
         model.save(temporary)
         embed_model_info(temporary, info)
+
+
+def restore_weights(model: keras.Model, path: Path) -> None:
+    """Puts the weights of a `.keras` file back into the model that was saved there."""
+    with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+        # Keras would seek about in the compressed member, which takes seconds.
+        model.load_weights(archive.extract("model.weights.h5", folder))
 
 
 def load_classifier(path: Path) -> keras.Model:

@@ -101,7 +101,7 @@ class History(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._started = time.perf_counter()
         self._trained = None
-        self._learning_rate = float(self.model.optimizer.learning_rate)
+        self._learning_rate = float(f"{float(self.model.optimizer.learning_rate):.6g}")  # float32
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         self._trained = time.perf_counter()

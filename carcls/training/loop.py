@@ -14,7 +14,13 @@ from carcls import run as files
 from carcls import runtime
 from carcls.config import StageConfig, TrainConfig, to_plain
 from carcls.errors import UserError
-from carcls.models.classifier import backbone_of, build_classifier, load_classifier, save_classifier
+from carcls.models.classifier import (
+    backbone_of,
+    build_classifier,
+    load_classifier,
+    restore_weights,
+    save_classifier,
+)
 from carcls.models.freezing import freeze
 from carcls.models.probabilities import predict_probs, probabilities_table
 from carcls.plots import plot_curves
@@ -142,7 +148,7 @@ def _run_stages(session: Session, stop: StopOnSignal) -> str:
     plan = session.config.finetune
     for number, (name, stage) in enumerate(plan.stages.items(), start=1):
         if session.stages and plan.keep == "best":
-            session.model.load_weights(session.model_path)
+            restore_weights(session.model, session.model_path)
         _run_stage(session, name, stage, f"{number}/{len(plan.stages)} {name}", stop)
         if session.history.rows and not np.isfinite(session.history.rows[-1]["loss"]):
             log.info("The loss became NaN or infinite: training stops, the best so far is kept.")
