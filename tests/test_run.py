@@ -171,7 +171,7 @@ def test_an_earlier_run_is_set_aside_whole(tmp_path):
     assert names(tmp_path) == [".hydra", "earlier_1", "earlier_2", "train.log"]
 
 
-def test_an_earlier_run_in_the_same_directory_is_run.set_aside(tmp_path):
+def test_an_earlier_run_in_the_same_directory_is_set_aside(tmp_path):
     assert run.set_aside(tmp_path) is None
     for number in (1, 2):
         for name in (".hydra/config.yaml", "run.json", "prediction/submission.csv", "train.log"):
