@@ -24,7 +24,7 @@ class BackboneSpec:
     default_size: int  # what it was pretrained at
     min_size: int  # the smallest height or width that leaves a feature map
     application: str | None = None  # a class of keras.applications; None: built in this package
-    weights_url: str | None = None  # what Keras downloads for weights="imagenet", without the top
+    weights_file: str | None = None  # what Keras downloads for weights="imagenet", without the top
     weights_package: str | None = None  # or the package on the index that brings the weights
     # Regular expression for the ZeroPadding2D layers whose padding Keras takes from the size of
     # the photo, so that a network for any size needs "same" padding in their stead.
@@ -36,8 +36,6 @@ class BackboneSpec:
         return self.preprocessing not in ("none", "lite")
 
 
-_GOOGLE = "https://storage.googleapis.com/"
-
 BACKBONES: dict[str, BackboneSpec] = {
     "efficientnetb3": BackboneSpec(
         name="efficientnetb3",
@@ -45,7 +43,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         preprocessing="none",
         default_size=300,
         min_size=32,
-        weights_url=_GOOGLE + "keras-applications/efficientnetb3_notop.h5",
+        weights_file="efficientnetb3_notop.h5",
         size_dependent_padding=r"stem_conv_pad|block\w+_dwconv_pad",
     ),
     "xception": BackboneSpec(
@@ -54,8 +52,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         preprocessing="tf",
         default_size=299,
         min_size=71,
-        weights_url=_GOOGLE + "tensorflow/keras-applications/xception/"
-        "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_file="xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
     ),
     "inceptionv3": BackboneSpec(
         name="inceptionv3",
@@ -63,8 +60,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         preprocessing="tf",
         default_size=299,
         min_size=75,
-        weights_url=_GOOGLE + "tensorflow/keras-applications/inception_v3/"
-        "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_file="inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
     ),
     "resnet101v2": BackboneSpec(
         name="resnet101v2",
@@ -72,8 +68,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         preprocessing="tf",
         default_size=224,
         min_size=32,
-        weights_url=_GOOGLE + "tensorflow/keras-applications/resnet/"
-        "resnet101v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_file="resnet101v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
     ),
     "efficientnetlite0": BackboneSpec(
         name="efficientnetlite0",

@@ -83,10 +83,10 @@ def _shade_stages(axis: plt.Axes, history: pd.DataFrame) -> None:
 
 
 def _name_stages(axis: plt.Axes, history: pd.DataFrame) -> None:
-    for name, first, last in _stages(history):
+    for index, (name, first, last) in enumerate(_stages(history)):
         axis.text(
             (first + last) / 2,
-            1.01,
+            1.01 + 0.05 * (index % 2),  # in two rows: the names of short stages are wide
             name.replace("_", " "),
             transform=axis.get_xaxis_transform(),
             ha="center",

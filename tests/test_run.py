@@ -159,28 +159,13 @@ def test_a_quoted_path_is_one_word_for_the_shell(tmp_path, monkeypatch):
 
 
 def test_an_earlier_run_is_set_aside_whole(tmp_path):
-    assert run.run.set_aside(tmp_path) is None
+    assert run.set_aside(tmp_path) is None
     for number in (1, 2):
         for name in ("run.json", "model.keras", "train.log"):
             (tmp_path / name).write_text(f"{number}")
         (tmp_path / ".hydra").mkdir(exist_ok=True)
-        aside = run.run.set_aside(tmp_path)
+        aside = run.set_aside(tmp_path)
         assert aside == tmp_path / f"earlier_{number}"
         assert names(aside) == ["model.keras", "run.json"]
         assert (aside / "run.json").read_text() == f"{number}"
     assert names(tmp_path) == [".hydra", "earlier_1", "earlier_2", "train.log"]
-
-
-def test_an_earlier_run_in_the_same_directory_is_set_aside(tmp_path):
-    assert run.set_aside(tmp_path) is None
-    for number in (1, 2):
-        for name in (".hydra/config.yaml", "run.json", "prediction/submission.csv", "train.log"):
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text(str(number))
-        assert run.set_aside(tmp_path) == tmp_path / f"earlier_{number}"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".hydra", "earlier_1", "earlier_2", "train.log"
-    ]  # fmt: skip
-    for number in (1, 2):
-        kept = tmp_path / f"earlier_{number}" / "prediction" / "submission.csv"
-        assert kept.read_text() == str(number)

@@ -128,13 +128,12 @@ def _keras_application(spec: BackboneSpec, weights: str | None) -> keras.Model:
 
 def _no_download(spec: BackboneSpec, error: Exception) -> str:
     """What to tell a user whose machine cannot fetch the weights."""
-    file_name = spec.weights_url.rpartition("/")[2]
     return (
-        f"Expected the ImageNet weights of {spec.name} to be fetched from {spec.weights_url}. "
+        f"Expected Keras to fetch the ImageNet weights of {spec.name}, {spec.weights_file}. "
         f"Received: {error}\n"
         "Without a network there are three ways out:\n"
-        f"  1. backbone.weights=PATH with the file {file_name}, fetched elsewhere (or put it into "
-        "Keras' cache, ~/.keras/models, where it is found without any option);\n"
+        f"  1. backbone.weights=PATH with the file {spec.weights_file}, fetched elsewhere (or put "
+        "it into Keras' cache, ~/.keras/models, where it is found without any option);\n"
         "  2. backbone=efficientnetlite0, efficientnetlite1 or efficientnetlite2, whose weights "
         "come with pip packages;\n"
         "  3. backbone.weights=none, which trains from scratch."
