@@ -9,10 +9,14 @@ from carcls.config import to_config
 
 
 def main(cfg: DictConfig, workdir: Path) -> None:
-    config = to_config(cfg)  # every mistake in it is told before Keras loads
+    # Mistakes in the configuration and in the data are told before Keras loads: that takes long.
+    config = to_config(cfg)
+    from carcls.training.inputs import prepare_inputs
+
+    inputs = prepare_inputs(config)
     from carcls.training.loop import train
 
-    if train(config, workdir).interrupted:
+    if train(config, workdir, inputs).interrupted:
         raise KeyboardInterrupt
 
 

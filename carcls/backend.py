@@ -1,5 +1,7 @@
 """Imports Keras and its backend without what they say of their own build.
 
+Whatever is imported after this module finds Keras loaded: `from carcls.backend import keras`.
+
 TensorFlow writes a dozen lines about itself to standard error while it is imported, from code that
 no setting reaches. They are held back, and shown if the import fails.
 """
@@ -31,3 +33,5 @@ def _import_quietly() -> None:
 
 
 _import_quietly()
+
+import keras  # noqa: E402, F401  for those who import it from here

@@ -198,9 +198,11 @@ def read_model_info(model: Path) -> ModelInfo:
         raise UserError(f"{expected}which cannot be read: {error}.") from error
 
 
+def shown(path: Path) -> Path:
+    """A path as a person reads it: relative to here where it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def shell_quoted(path: Path) -> str:
-    """A path as one word of a shell's command line, relative to here where that is shorter."""
-    path = Path(path)
-    if path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
-    return shlex.quote(str(path))
+    """A path as one word of a shell's command line."""
+    return shlex.quote(str(shown(path)))

@@ -49,7 +49,10 @@ def test_imports_point_downwards(path):
         assert LEVEL[imported] < LEVEL[part(path)], f"{part(path)} imports {imported}"
 
 
-@pytest.mark.parametrize("module", ["carcls.config", "carcls.data.loader", "carcls.data.sources"])
+@pytest.mark.parametrize(
+    "module",
+    ["carcls.config", "carcls.data.sources", "carcls.training.inputs", "carcls.prediction.predict"],
+)
 def test_what_loads_photos_imports_no_keras(module):
     code = f"import sys, {module}; print({{'keras', 'tensorflow', 'jax'}} & set(sys.modules))"
     answer = subprocess.run(

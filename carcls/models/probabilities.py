@@ -1,12 +1,17 @@
 """A model over a loader: probabilities, and the table that they are written as."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-import keras
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from carcls.data.loader import Loader
+
+if TYPE_CHECKING:
+    import keras
 
 
 def predict_probs(

@@ -1,1 +1,0 @@
-import carcls.backend  # noqa: F401  before anything else imports Keras

@@ -1,13 +1,17 @@
-"""Predicting with a trained run, or with a network as ImageNet left it."""
+"""Predicting with a trained run, or with a network as ImageNet left it.
+
+Keras is imported when all that can be wrong without it has been looked at: it takes seconds.
+"""
+
+from __future__ import annotations
 
 import csv
 import logging
 from dataclasses import dataclass
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from carcls import run as files
@@ -19,11 +23,12 @@ from carcls.data.loader import Loader, Photos
 from carcls.data.records import examples
 from carcls.data.sources import read_test_photos
 from carcls.errors import UserError
-from carcls.models.backbones import imagenet_classifier
-from carcls.models.classifier import load_classifier
 from carcls.models.probabilities import predict_probs
 from carcls.prediction.photos import find_photos, likeliest
 from carcls.prediction.submission import Submission, make_submission, write_submission
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +76,7 @@ def predict(config: PredictConfig, workdir: Path) -> None:
                 "only. Received: none. For a submission, train a run first."
             )
         find_photos(config.images)  # its mistakes are told before the network is built
-        runtime.set_up(config.runtime, seed=0)
-        _predict_photos(_pretrained_predictor(config.ckpt), config, workdir)
+        _predict_photos(_pretrained_predictor(config), config, workdir)
         return
     model_path = files.find_model(config.ckpt)
     info = files.read_model_info(model_path)
@@ -84,6 +88,9 @@ def predict(config: PredictConfig, workdir: Path) -> None:
 
 
 def _run_predictor(model_path: Path, info: files.ModelInfo, config: PredictConfig) -> Predictor:
+    import carcls.backend  # noqa: F401
+    from carcls.models.classifier import load_classifier
+
     runtime.set_up(config.runtime, seed=0)
     return Predictor(
         model=load_classifier(model_path),
@@ -93,14 +100,18 @@ def _run_predictor(model_path: Path, info: files.ModelInfo, config: PredictConfi
     )
 
 
-def _pretrained_predictor(name: str) -> Predictor:
+def _pretrained_predictor(config: PredictConfig) -> Predictor:
+    import carcls.backend  # noqa: F401
+    from carcls.models.backbones import imagenet_classifier
+
+    runtime.set_up(config.runtime, seed=0)
     source = package_files("carcls.models") / "imagenet_classes.csv"
     with source.open(encoding="utf-8", newline="") as file:
         class_names = [row["name"] for row in csv.DictReader(file)]
     return Predictor(
-        model=imagenet_classifier(name),
+        model=imagenet_classifier(config.ckpt),
         class_names=class_names,
-        image_size=BACKBONES[name].default_size,
+        image_size=BACKBONES[config.ckpt].default_size,
         resize="crop",  # ImageNet's networks are trained and measured on centre crops
     )
 
@@ -131,7 +142,7 @@ def _predict_photos(predictor: Predictor, config: PredictConfig, workdir: Path) 
     if reasons:
         log.info(f"\n{len(reasons)} of {len(paths)} cannot be opened: {examples(reasons)}")
     more = f" (the first {_PHOTOS_SHOWN} are shown)" if len(good) > _PHOTOS_SHOWN else ""
-    log.info(f"\n{len(good)} photos{more}; all of it in {output}")
+    log.info(f"\n{len(good)} photos{more}; all of it in {files.shown(output)}")
 
 
 def _predict_submission(
@@ -194,7 +205,7 @@ def _say_filled(
     log.warning(
         f"WARNING: {len(submission.filled)} of {num_rows} rows have no photo to predict from "
         f"and got the most frequent class, {fallback}: {counted}. "
-        f"These are {ids}; all are listed in {listed_in}."
+        f"These are {ids}; all are listed in {files.shown(listed_in)}."
     )
 
 
@@ -202,7 +213,7 @@ def _what_was_written(written: list[Path], submission: Submission) -> str:
     names = ["submission", "probabilities", "filled rows"]
     category = submission.table.columns[1]
     counts = submission.table[category].value_counts()
-    pairs = list(zip(names, map(str, written), strict=False))
+    pairs = [(name, str(files.shown(path))) for name, path in zip(names, written, strict=False)]
     pairs.append(("rows", f"{len(submission.table)}, {len(submission.filled)} of them filled"))
     shares = [f"{name} ({count})" for name, count in counts.items()]
     pairs.append(("predicted", examples(shares, 12)))

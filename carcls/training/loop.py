@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 
 from carcls import run as files
 from carcls import runtime
+from carcls.backend import keras
 from carcls.config import StageConfig, TrainConfig, to_plain
 from carcls.errors import UserError
 from carcls.models.classifier import (
@@ -79,18 +79,24 @@ class Session:
         save_classifier(self.model, self.info, self.model_path)
 
 
-def train(config: TrainConfig, workdir: Path) -> Outcome:
+def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> Outcome:
     """Trains as `config` says and leaves a run directory (see `carcls.run`) in `workdir`.
+
+    Args:
+        config: All of it.
+        workdir: Where everything goes; what an earlier run left there is set aside.
+        inputs: What `prepare_inputs(config)` gave; None prepares them.
 
     Raises:
         UserError: If the data, the weights or the disk are not as they should be, or the loss
             became NaN before anything was reached.
     """
-    started = time.perf_counter()
+    inputs = inputs or prepare_inputs(config)
+    started = time.perf_counter() - inputs.seconds
     device = runtime.set_up(config.runtime, config.seed)
-    session = _open_session(config, workdir)
+    session = _open_session(config, workdir, inputs)
     if earlier := files.set_aside(workdir):
-        log.info(f"{workdir} held a run already: it is in {earlier} now.")
+        log.info(f"{files.shown(workdir)} held a run already: it is in {files.shown(earlier)} now.")
     run_facts = {
         **files.describe_environment(),
         "device": device,
@@ -122,8 +128,7 @@ def train(config: TrainConfig, workdir: Path) -> Outcome:
     return Outcome(workdir=workdir, metrics=metrics, interrupted=status == "interrupted")
 
 
-def _open_session(config: TrainConfig, workdir: Path) -> Session:
-    inputs = prepare_inputs(config)
+def _open_session(config: TrainConfig, workdir: Path, inputs: Inputs) -> Session:
     model = build_classifier(config.backbone, config.head, len(inputs.records.class_names))
     info = files.ModelInfo(
         class_names=inputs.records.class_names,

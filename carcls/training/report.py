@@ -91,13 +91,13 @@ def summary(session: Session, metrics: dict[str, Any], status: str) -> str:
         "interrupted": "Stopped by Ctrl-C",
         "diverged": "Stopped because the loss became NaN or infinite",
     }[status]
-    workdir = session.workdir
+    workdir = files.shown(session.workdir)
     pairs = [
-        ("model", f"{workdir / files.MODEL}"),
-        ("curves", f"{workdir / files.CURVES}"),
-        ("history", f"{workdir / files.HISTORY}"),
-        ("validation", f"{workdir / files.VAL_PREDICTIONS}"),
-        ("predict with", f"python predict.py ckpt={files.shell_quoted(workdir)}"),
+        ("model", str(workdir / files.MODEL)),
+        ("curves", str(workdir / files.CURVES)),
+        ("history", str(workdir / files.HISTORY)),
+        ("validation", str(workdir / files.VAL_PREDICTIONS)),
+        ("predict with", f"python predict.py ckpt={files.shell_quoted(session.workdir)}"),
     ]
     columns = ["stage", "epochs", "best val_accuracy", "time"]
     return (
