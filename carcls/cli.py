@@ -3,6 +3,7 @@
 Imports neither Keras nor pandas, so that `--help` answers at once.
 """
 
+import os
 import re
 import shutil
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from carcls.errors import UserError
 
@@ -40,10 +43,12 @@ def run_app(config_name: str, job: Callable[[DictConfig, Path], None]) -> None:
     A UserError is told in one message and ends this job only, so that a sweep goes on; the exit
     status is 2 then, and 130 after Ctrl-C.
     """
-    failures: list[UserError] = []
+    failures: list[Exception] = []
+    started: list[Path] = []
 
     def task(cfg: DictConfig) -> None:
         workdir = Path(HydraConfig.get().runtime.output_dir)
+        started.append(workdir)
         try:
             job(cfg, workdir)
         except UserError as error:
@@ -54,6 +59,7 @@ def run_app(config_name: str, job: Callable[[DictConfig, Path], None]) -> None:
             _remove_if_bare(workdir)
             raise
 
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # leaves exceptions to us
     sys.argv[1:] = quote_paths(sys.argv[1:])
     task.__module__ = "__main__"
     try:
@@ -61,6 +67,19 @@ def run_app(config_name: str, job: Callable[[DictConfig, Path], None]) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(STATUS_INTERRUPTED)
+    except (HydraException, OmegaConfBaseException) as error:  # a key or a value of its grammar
+        causes = [error, error.__cause__] if error.__cause__ else [error]
+        print("\n".join(str(cause) for cause in causes), file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if started:
+            raise
+        failures.append(error)  # Hydra makes the output directory before the job starts
+        print(
+            f"error: Expected to write to {error.filename}. Received: {error.strerror}. "
+            "Choose another directory with hydra.run.dir=DIR.",
+            file=sys.stderr,
+        )
     if failures:
         sys.exit(STATUS_USER_ERROR)
 

@@ -1,13 +1,10 @@
 """Seeds, precision and devices: what is set once, before the first layer is built."""
 
-import logging
 import os
 
 from carcls.config import RuntimeConfig
 from carcls.data.loader import default_workers
 from carcls.errors import UserError
-
-log = logging.getLogger(__name__)
 
 
 def set_up(runtime: RuntimeConfig, seed: int) -> str:
@@ -21,11 +18,11 @@ def set_up(runtime: RuntimeConfig, seed: int) -> str:
     """
     import keras
 
+    if runtime.deterministic:  # before the backend looks at its devices
+        _make_deterministic(keras.backend.backend())
     device = _choose_device(keras.backend.backend(), runtime.device)
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(runtime.precision)
-    if runtime.deterministic:
-        _make_deterministic(keras.backend.backend())
     return device
 
 
@@ -62,13 +59,15 @@ def _jax_gpus(hide: bool) -> list[str]:
 
 
 def _torch_gpus(hide: bool) -> list[str]:
-    import keras
     import torch
 
-    if hide:
-        keras.config.set_device("cpu") if hasattr(keras.config, "set_device") else None
-        return []
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if hide and gpus:  # Keras chose one when it was imported
+        raise UserError(
+            f"Expected no GPU (runtime.device=cpu). Received: {', '.join(gpus)}, which Keras takes "
+            "on torch. Hide it with CUDA_VISIBLE_DEVICES= in the environment."
+        )
+    return gpus
 
 
 _GPUS = {"tensorflow": _tensorflow_gpus, "jax": _jax_gpus, "torch": _torch_gpus}

@@ -149,3 +149,25 @@ def test_in_a_sweep_a_mistake_fails_its_own_job_only(tmp_path):
     assert result.returncode == 2
     assert "x, which does not exist" in result.stderr
     assert "y, which does not exist" in result.stderr
+
+
+def test_an_output_directory_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    result = run("train.py", "hydra.run.dir=file/run", cwd=tmp_path)
+    assert_told(result, "Expected to write to file/run. Received: Not a directory.")
+
+
+def test_ctrl_c_before_anything_was_reached_leaves_nothing(tmp_path):
+    script = (
+        "from carcls.cli import run_app\n"
+        "def job(cfg, workdir):\n"
+        "    raise KeyboardInterrupt\n"
+        "run_app('train', job)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, "hydra.run.dir=out"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (130, "stopped\n")
+    assert not (tmp_path / "out").exists()
