@@ -23,7 +23,7 @@ def _import_quietly() -> None:
                 import tensorflow as tf
 
                 tf.config.list_physical_devices()  # says more on the first look at the devices
-        except BaseException:
+        except Exception:
             said.seek(0)
             os.write(kept, said.read())
             raise

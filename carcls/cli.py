@@ -55,7 +55,7 @@ def run_app(config_name: str, job: Callable[[DictConfig, Path], None]) -> None:
             failures.append(error)
             print(f"error: {error}", file=sys.stderr)
             _remove_if_bare(workdir)
-        except KeyboardInterrupt:
+        except BaseException:
             _remove_if_bare(workdir)
             raise
 
@@ -77,7 +77,7 @@ def run_app(config_name: str, job: Callable[[DictConfig, Path], None]) -> None:
         failures.append(error)  # Hydra makes the output directory before the job starts
         print(
             f"error: Expected to write to {error.filename}. Received: {error.strerror}. "
-            "Choose another directory with hydra.run.dir=DIR.",
+            "Choose another directory with hydra.run.dir=DIR (with -m: hydra.sweep.dir=DIR).",
             file=sys.stderr,
         )
     if failures:

@@ -246,7 +246,11 @@ class TrainConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        _expect(self.image_size >= 1, "image_size to be at least 1", image_size=self.image_size)
+        _expect(
+            1 <= self.image_size <= 4096,
+            "image_size to be from 1 to 4096 pixels",
+            image_size=self.image_size,
+        )
         _expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
         _expect(self.seed >= 0, "seed to be 0 or more", seed=self.seed)
 

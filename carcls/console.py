@@ -14,10 +14,10 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
     """A table as text; all columns but the first are aligned right."""
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_edge=False)
     for index, column in enumerate(columns):
-        grid.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         grid.add_row(*row)
-    return render(grid)
+    return render(grid, width=1000)  # a path that is cut or folded cannot be copied
 
 
 def facts(pairs: list[tuple[str, str]]) -> str:
@@ -30,9 +30,9 @@ def facts(pairs: list[tuple[str, str]]) -> str:
     return render(grid)
 
 
-def render(renderable: object) -> str:
+def render(renderable: object, width: int = _WIDTH) -> str:
     """Anything that rich can draw, as plain text without trailing blanks."""
-    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, markup=False)
+    console = Console(file=io.StringIO(), width=width, color_system=None, markup=False)
     console.print(renderable)
     lines = console.file.getvalue().splitlines()
     return "\n".join(line.rstrip() for line in lines)

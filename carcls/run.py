@@ -33,6 +33,7 @@ HISTORY = "history.csv"
 VAL_PREDICTIONS = "val_predictions.csv"
 CURVES = "curves.png"
 PREDICTION = "prediction"  # the directory that predict.py writes to
+TENSORBOARD = "tensorboard"  # and that of runtime.tensorboard=true
 
 _METADATA = "carcls.json"  # the member of model.keras that is ours
 _PACKAGES = ("carcls", "keras", "tensorflow", "jax", "torch", "albumentations", "numpy", "pillow")
@@ -70,10 +71,12 @@ def set_aside(workdir: Path) -> Path | None:
         number += 1
     aside = workdir / f"earlier_{number}"
     aside.mkdir()
-    for path in list(workdir.iterdir()):
-        # Hydra has written its own for the new run already; the log goes on.
-        if path.name != ".hydra" and path.suffix != ".log" and not path.name.startswith("earlier_"):
-            path.rename(aside / path.name)
+    # Hydra has written its own for the new run already; the log goes on.
+    for name in (
+        MODEL, RUN, METRICS, HISTORY, VAL_PREDICTIONS, CURVES, PREDICTION, TENSORBOARD
+    ):  # fmt: skip
+        if (workdir / name).exists():
+            (workdir / name).rename(aside / name)
     return aside
 
 
@@ -101,7 +104,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def _cannot_write(path: Path, error: OSError) -> str:
     return (
         f"Expected to write {path}. Received: {error.strerror or error}. "
-        "What was written before is whole; free some space or choose another hydra.run.dir."
+        "What was written before is whole; free some space or choose another place."
     )
 
 
@@ -123,7 +126,14 @@ def _plain(value: Any) -> Any:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of a run; an empty dict where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"Expected JSON that a run wrote. Received: {path}: {error}. Remove or mend it."
+        ) from error
 
 
 def add_to_json(path: Path, **values: Any) -> None:

@@ -153,3 +153,12 @@ def test_a_class_may_be_called_train(tmp_path):
     draw_classes(tmp_path)
     draw_photo(tmp_path / "train" / "locomotive.png", (0, 0, 0), 1)
     assert "train" in read_training_photos(folder(tmp_path)).class_names
+
+
+def test_a_stray_file_beside_the_classes_does_not_make_train_a_class(tmp_path):
+    draw_classes(tmp_path / "train")
+    draw_classes(tmp_path / "val")
+    (tmp_path / "train" / "labels.csv").touch()
+    photos = read_training_photos(folder(tmp_path))
+    assert photos.class_names == sorted(COLOURS)
+    assert photos.table.is_val.sum() == len(photos.table) / 2

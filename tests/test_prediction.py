@@ -240,3 +240,32 @@ def test_a_list_of_filled_rows_that_is_no_longer_true_goes_away(tmp_path):
     submission = make_submission(["1"], {"1": np.ones(2)}, {}, ["a", "b"], [1, 1], COLUMNS)
     write_submission(submission, tmp_path / "s.csv")
     assert not stale.exists()
+
+
+def test_a_glob_below_a_folder_with_brackets_in_its_name_matches(tmp_path):
+    draw_photo(tmp_path / "ph [1]" / "a.png", (0, 0, 0), 1)
+    assert find_photos(str(tmp_path / "ph [1]" / "*.png")) == [str(tmp_path / "ph [1]" / "a.png")]
+
+
+def test_no_images_are_not_all_images():
+    with pytest.raises(UserError, match="Received: nothing"):
+        find_photos("")
+
+
+def test_an_output_that_is_a_directory_is_told_before_anything_is_predicted(tmp_path):
+    config = to_predict_config(composed("ckpt=x", f"output='{tmp_path}'", name="predict"))
+    with pytest.raises(UserError, match="Expected output to be a file to write"):
+        predict(config, tmp_path)
+
+
+def test_data_that_moved_away_is_told_as_the_runs(run, tmp_path):
+    (run / "data").rename(run / "moved")
+    try:
+        with pytest.raises(
+            UserError, match=r"the data that the run was trained on in .*data\.root"
+        ):
+            predicted(run, workdir=tmp_path)
+        predicted(run, f"data.root='{run / 'moved'}'", workdir=tmp_path)
+    finally:
+        (run / "moved").rename(run / "data")
+    assert len(read(tmp_path / "submission.csv")) == 5

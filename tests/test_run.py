@@ -169,3 +169,16 @@ def test_an_earlier_run_is_set_aside_whole(tmp_path):
         assert names(aside) == ["model.keras", "run.json"]
         assert (aside / "run.json").read_text() == f"{number}"
     assert names(tmp_path) == [".hydra", "earlier_1", "earlier_2", "train.log"]
+
+
+def test_what_is_not_the_runs_own_stays_when_it_is_set_aside(tmp_path):
+    for name in ("run.json", "notes.txt", "other_run/model.keras"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    run.set_aside(tmp_path)
+    assert names(tmp_path) == ["earlier_1", "notes.txt", "other_run"]
+
+
+def test_a_damaged_json_file_is_told(tmp_path):
+    (tmp_path / "metrics.json").write_text("{bro")
+    assert "Expected JSON that a run wrote" in mistake(run.read_json, tmp_path / "metrics.json")

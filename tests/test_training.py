@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from carcls.config import to_config
 from carcls.errors import UserError
 from carcls.models.classifier import load_classifier
 from carcls.run import read_model_info
-from carcls.training.callbacks import Best, KeepWeights, StopOnSignal
+from carcls.training.callbacks import Best, History, KeepWeights, StopOnSignal
 from carcls.training.feed import Feed
 from carcls.training.loop import train
 from tests.conftest import draw_competition
@@ -239,7 +240,40 @@ def test_weights_are_saved_after_each_epoch_that_is_kept(keep, saved_after):
     for epoch, accuracy in enumerate([0.5, 0.4, 0.6]):
         callback.on_epoch_end(epoch, logs(accuracy, 1.0))
     assert saved == saved_after
-    assert best.epoch == 13
+    assert (best.epoch, best.kept_epoch) == (13, 13)
+
+
+def test_an_epoch_that_diverged_is_never_kept():
+    saved = []
+    best = Best("val_accuracy")
+    callback = KeepWeights(lambda: saved.append(1), best, "head", "last", first_epoch=0)
+    callback.on_epoch_end(0, logs(0.5, 1.0))
+    callback.on_epoch_end(1, logs(0.9, 1.0) | {"val_loss": float("inf")})
+    callback.on_epoch_end(2, logs(0.9, float("nan")))
+    assert (saved, best.kept_epoch) == ([1], 1)
+
+
+def test_the_speed_of_an_epoch_that_was_cut_short_counts_what_it_trained(tmp_path):
+    history = History(tmp_path / "history.csv")
+    history.start_stage("head", photos_per_epoch=1000, steps_per_epoch=100)
+    history.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.1)))
+    history.on_epoch_begin(0)
+    for batch in range(10):
+        history.on_train_batch_end(batch)
+    time.sleep(0.1)
+    history.on_epoch_end(0, logs(0.5, 1.0))
+    assert 0 < history.rows[0]["images_per_second"] <= 1000
+
+
+def test_a_run_that_diverges_later_ends_with_what_it_kept(tmp_path):
+    root = draw_competition(tmp_path / "data")
+    config = small(
+        root, *TWO_STAGES, "finetune.keep=last", "runtime.eager=true",
+        "finetune.stages.all.trainable=0", "finetune.stages.all.learning_rate=1e30",
+    )  # fmt: skip
+    outcome = train(config, tmp_path / "run")
+    assert outcome.metrics["kept_epoch"] == 1
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "diverged"
 
 
 def test_a_second_ctrl_c_stops_at_once():

@@ -44,11 +44,10 @@ def read_training_photos(config: FolderData) -> TrainingPhotos:
 
 
 def _holds_class_folders(folder: Path) -> bool:
-    """Whether it is a part of the split, not a class of that name: folders in it, no files."""
+    """Whether it is a part of the split, not a class of that name: photos lie one level below."""
     if not folder.is_dir():
         return False
-    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    return len(visible) > 0 and all(path.is_dir() for path in visible)
+    return any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir())
 
 
 def read_test_photos(config: FolderData) -> TestPhotos:

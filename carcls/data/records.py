@@ -90,6 +90,8 @@ def existing_root(config: DataConfig, looked_for: str) -> Path:
     Raises:
         UserError: If it is missing or empty; says what was looked for.
     """
+    if not config.root:
+        raise UserError("Expected data.root to be a directory of photos. Received: nothing.")
     root = Path(config.root).expanduser()
     hint = (
         f"Looked for {looked_for}. Set data.root=DIR, or try data=demo, which draws its own photos "

@@ -18,13 +18,17 @@ def find_photos(images: str | list[str]) -> list[str]:
     """
     found: list[str] = []
     for item in [images] if isinstance(images, str) else images:
+        if not item:
+            raise UserError("Expected images to be a photo, a folder or a glob. Received: nothing.")
         path = Path(str(item)).expanduser()
         if path.is_dir():
             matches = [str(photo) for photo in list_photos(path)]
         elif path.exists():
             matches = [str(path)]
         else:
-            matches = sorted(m for m in glob.glob(str(path), recursive=True) if Path(m).is_file())
+            matches = sorted(
+                m for m in glob.glob(_as_glob(path), recursive=True) if Path(m).is_file()
+            )
         if not matches:
             kind = "a folder without photos" if path.is_dir() else "which matches no file"
             raise UserError(
@@ -32,6 +36,12 @@ def find_photos(images: str | list[str]) -> list[str]:
             )
         found += matches
     return list(dict.fromkeys(found))
+
+
+def _as_glob(path: Path) -> str:
+    """The pattern, with the folders that exist taken by name even if it has brackets in it."""
+    folder = next(parent for parent in path.parents if parent.exists())
+    return str(Path(glob.escape(str(folder))) / path.relative_to(folder))
 
 
 def likeliest(

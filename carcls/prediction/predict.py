@@ -68,6 +68,12 @@ def predict(config: PredictConfig, workdir: Path) -> None:
         raise UserError(
             "Expected ckpt=RUN, the directory of a trained run (or a .keras file). Received: none."
         )
+    output = Path(config.output or "file").expanduser()
+    if config.output == "" or not output.name or output.is_dir():
+        raise UserError(
+            f"Expected output to be a file to write. Received: output={config.output}, "
+            "which is no file name or is a directory."
+        )
     pretrained = config.ckpt in BACKBONES and not Path(config.ckpt).exists()
     if pretrained:
         if config.images is None:
@@ -149,6 +155,12 @@ def _predict_submission(
     model_path: Path, info: files.ModelInfo, config: PredictConfig, workdir: Path
 ) -> None:
     data, is_own = _data_to_predict(info, config)
+    if is_own and data.name != "demo" and not Path(data.root).exists():
+        raise UserError(
+            f"Expected the data that the run was trained on in {data.root}. Received: no such "
+            "directory. Say where it is now with data.root=DIR, or predict loose photos with "
+            "images=PATH."
+        )
     test = read_test_photos(data)
     predictor = _run_predictor(model_path, info, config)
     present = [i for i, path in enumerate(test.paths) if path is not None]

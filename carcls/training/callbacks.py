@@ -28,13 +28,16 @@ class Best:
     key: tuple[float, float] | None = None  # larger is better
     stage: str = ""
     epoch: int = 0  # counted over all stages, from 1
+    kept_epoch: int = 0  # the one whose weights were saved last
 
     def improve(self, stage: str, epoch: int, logs: dict[str, float]) -> bool:
-        """Notes the epoch if it is better than all before it. A NaN never is."""
+        """Notes the epoch if it is better than all before it. NaN and infinity never are."""
         key = (-logs["val_loss"], logs["val_accuracy"])
         if self.monitor == "val_accuracy":
             key = key[::-1]
-        if any(math.isnan(value) for value in key) or (self.key is not None and key <= self.key):
+        if not all(math.isfinite(value) for value in key) or (
+            self.key is not None and key <= self.key
+        ):
             return False
         self.key, self.stage, self.epoch = key, stage, epoch
         return True
@@ -65,9 +68,12 @@ class KeepWeights(keras.callbacks.Callback):
         self.first_epoch = first_epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        is_best = self.best.improve(self.stage, self.first_epoch + epoch + 1, logs)
-        if is_best or (self.keep == "last" and math.isfinite(logs["loss"])):
+        epoch = self.first_epoch + epoch + 1
+        is_best = self.best.improve(self.stage, epoch, logs)
+        is_sound = math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])
+        if is_best or (self.keep == "last" and is_sound):
             self.save()
+            self.best.kept_epoch = epoch
 
 
 class History(keras.callbacks.Callback):
@@ -88,11 +94,13 @@ class History(keras.callbacks.Callback):
         self.rows: list[dict] = []
         self.stage = ""
         self.photos_per_epoch = 0
+        self.steps_per_epoch = 0
 
-    def start_stage(self, stage: str, photos_per_epoch: int) -> None:
+    def start_stage(self, stage: str, photos_per_epoch: int, steps_per_epoch: int) -> None:
         """Names the stage of the rows to come."""
         self.stage = stage
         self.photos_per_epoch = photos_per_epoch
+        self.steps_per_epoch = steps_per_epoch
 
     def frame(self) -> pd.DataFrame:
         """All rows; `epoch` counts over all stages from 1."""
@@ -101,7 +109,11 @@ class History(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._started = time.perf_counter()
         self._trained = None
+        self._steps = 0
         self._learning_rate = float(f"{float(self.model.optimizer.learning_rate):.6g}")  # float32
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._steps += 1
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         self._trained = time.perf_counter()
@@ -109,6 +121,7 @@ class History(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         now = time.perf_counter()
         training_seconds = (self._trained or now) - self._started
+        photos = self.photos_per_epoch * self._steps / self.steps_per_epoch  # fewer after Ctrl-C
         self.rows.append(
             {name: logs.get(name) for name in self.COLUMNS}
             | {
@@ -116,7 +129,7 @@ class History(keras.callbacks.Callback):
                 "epoch": len(self.rows) + 1,
                 "learning_rate": self._learning_rate,
                 "seconds": round(now - self._started, 2),
-                "images_per_second": round(self.photos_per_epoch / training_seconds, 1),
+                "images_per_second": round(photos / training_seconds, 1),
             }
         )
         with replacing(self.path) as temporary:
@@ -218,4 +231,8 @@ class StopOnSignal(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if self.requested:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if self.requested:  # asked for while it validated
             self.model.stop_training = True

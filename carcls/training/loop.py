@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,9 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
         UserError: If the data, the weights or the disk are not as they should be, or the loss
             became NaN before anything was reached.
     """
+    # Recorded as it is found from anywhere.
+    root = str(Path(config.data.root).expanduser().absolute())
+    config = replace(config, data=replace(config.data, root=root))
     inputs = inputs or prepare_inputs(config)
     started = time.perf_counter() - inputs.seconds
     device = runtime.set_up(config.runtime, config.seed)
@@ -156,7 +159,7 @@ def _run_stages(session: Session, stop: StopOnSignal) -> str:
             restore_weights(session.model, session.model_path)
         _run_stage(session, name, stage, f"{number}/{len(plan.stages)} {name}", stop)
         if session.history.rows and not np.isfinite(session.history.rows[-1]["loss"]):
-            log.info("The loss became NaN or infinite: training stops, the best so far is kept.")
+            log.info("The loss became NaN or infinite: training stops, what was kept before stays.")
             return "diverged"
         if stop.requested:
             return "interrupted"
@@ -177,7 +180,7 @@ def _run_stage(
         jit_compile=config.runtime.jit,
         run_eagerly=config.runtime.eager,
     )
-    history.start_stage(name, len(inputs.train.indices))
+    history.start_stage(name, len(inputs.train.indices), len(inputs.train))
     first_epoch = len(history.rows)
     started = time.perf_counter()
     train_batches = Feed(inputs.train, first_epoch * len(inputs.train))
@@ -230,7 +233,7 @@ def _callbacks(
             keras.callbacks.EarlyStopping(plan.monitor, patience=plan.early_stopping_patience)
         )
     if config.runtime.tensorboard:
-        folder = session.workdir / "tensorboard" / name
+        folder = session.workdir / files.TENSORBOARD / name
         callbacks.append(keras.callbacks.TensorBoard(str(folder), profile_batch=0))
     return callbacks
 
@@ -240,7 +243,7 @@ def _finish(session: Session, seconds: float) -> dict[str, Any]:
     history = session.history.frame()
     model = load_classifier(session.model_path)
     probs = predict_probs(model, session.inputs.val)
-    kept = session.best.epoch if session.config.finetune.keep == "best" else len(history)
+    kept = session.best.kept_epoch
     metrics = _write_val_predictions(session, probs) | {
         "val_loss": session.history.rows[kept - 1]["val_loss"],  # with the head's regularisation
         "kept_epoch": kept,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -92,12 +93,15 @@ def summary(session: Session, metrics: dict[str, Any], status: str) -> str:
         "diverged": "Stopped because the loss became NaN or infinite",
     }[status]
     workdir = files.shown(session.workdir)
+    # Class folders come without a list of what to predict, unless there is a folder test/.
+    has_test = (Path(session.config.data.root) / "test").is_dir()
+    images = " images=PHOTO" if session.config.data.name == "folder" and not has_test else ""
     pairs = [
         ("model", str(workdir / files.MODEL)),
         ("curves", str(workdir / files.CURVES)),
         ("history", str(workdir / files.HISTORY)),
         ("validation", str(workdir / files.VAL_PREDICTIONS)),
-        ("predict with", f"python predict.py ckpt={files.shell_quoted(session.workdir)}"),
+        ("predict with", f"python predict.py ckpt={files.shell_quoted(session.workdir)}{images}"),
     ]
     columns = ["stage", "epochs", "best val_accuracy", "time"]
     return (
