@@ -62,7 +62,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path):
 
     assert mistake(write) == (
         f"Expected to write {path}. Received: No space left on device. "
-        "What was written before is whole; free some space or choose another hydra.run.dir."
+        "What was written before is whole; free some space or choose another place."
     )
     assert path.read_text() == "old"
     assert names(tmp_path) == ["metrics.json"]
