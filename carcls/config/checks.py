@@ -1,0 +1,16 @@
+"""The two ways in which a configuration's check fails."""
+
+from typing import Any
+
+
+def expect(condition: bool, expected: str, **received: Any) -> None:
+    """Raises ValueError with what was expected and received, unless `condition` holds."""
+    if not condition:
+        shown = ", ".join(f"{name}={value}" for name, value in received.items())
+        raise ValueError(f"Expected {expected}. Received: {shown}")
+
+
+def expect_one_of(choices: tuple[str, ...], **received: Any) -> None:
+    """Raises ValueError unless the one value received is among `choices`."""
+    ((name, value),) = received.items()
+    expect(value in choices, f"{name} to be one of {', '.join(choices)}", **received)

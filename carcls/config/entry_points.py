@@ -1,0 +1,81 @@
+"""What each entry point takes as a whole, and the machine that it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from carcls.config.checks import expect, expect_one_of
+from carcls.config.data import DataConfig
+from carcls.config.network import BackboneConfig, HeadConfig
+from carcls.config.training import (
+    AugmentationConfig,
+    FinetuneConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class RuntimeConfig:
+    """The machine's side: nothing here changes what is learnt, except `precision`."""
+
+    device: str = "auto"  # auto, cpu, gpu (an error when there is none)
+    workers: int | None = None  # threads that prepare photos; null: one a core
+    deterministic: bool = False  # bit for bit the same on a repeat, at some cost in speed
+    precision: str = "float32"  # float32, mixed_float16, mixed_bfloat16
+    jit: bool = False  # XLA: pays off on long stages, costs a compilation a stage
+    eager: bool = False  # no graph: slow, for looking inside and for tests
+    tensorboard: bool = False  # also write TensorBoard events into the run
+
+    def __post_init__(self) -> None:
+        expect_one_of(("auto", "cpu", "gpu"), device=self.device)
+        expect_one_of(("float32", "mixed_float16", "mixed_bfloat16"), precision=self.precision)
+        expect(
+            self.workers is None or self.workers >= 1,
+            "workers to be at least 1, or null for one a core",
+            workers=self.workers,
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """All of `python train.py`."""
+
+    backbone: BackboneConfig
+    head: HeadConfig
+    augmentation: AugmentationConfig
+    finetune: FinetuneConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    data: DataConfig
+    runtime: RuntimeConfig
+    image_size: int
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        expect(
+            1 <= self.image_size <= 4096,
+            "image_size to be from 1 to 4096 pixels",
+            image_size=self.image_size,
+        )
+        expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
+        expect(self.seed >= 0, "seed to be 0 or more", seed=self.seed)
+
+
+@dataclass(kw_only=True, slots=True)
+class PredictConfig:
+    """All of `python predict.py`."""
+
+    ckpt: str | None
+    images: Any  # null, or one path, folder or glob, or a list of them
+    data: dict[str, Any] | None  # what differs from the data that the run was trained on
+    output: str | None
+    top: int
+    batch_size: int
+    runtime: RuntimeConfig
+
+    def __post_init__(self) -> None:
+        expect(self.top >= 1, "top to be at least 1", top=self.top)
+        expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)

@@ -1,0 +1,88 @@
+"""From what Hydra composed to the dataclasses: every mistake is told by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from carcls.catalogue import check_preprocessing, find_spec
+from carcls.config.data import DataConfig, DemoData, FolderData, KaggleData
+from carcls.config.entry_points import PredictConfig, TrainConfig
+from carcls.config.network import AvgDenseHead
+from carcls.config.training import ConstantSchedule, OptimizerConfig, PlateauSchedule
+from carcls.errors import UserError
+
+# Groups whose options differ in their fields: the option's name picks the dataclass.
+OPTIONS: dict[str, dict[str, type]] = {
+    "head": {"avg_dense": AvgDenseHead},
+    "optimizer": {"adamax": OptimizerConfig},
+    "schedule": {"plateau": PlateauSchedule, "constant": ConstantSchedule},
+    "data": {"kaggle": KaggleData, "folder": FolderData, "demo": DemoData},
+}
+
+
+def to_config(cfg: DictConfig) -> TrainConfig:
+    """Checks what Hydra composed from conf/train.yaml.
+
+    Raises:
+        UserError: If a key is unknown or missing, a type is wrong or a value is out of bounds.
+    """
+    config = _fit(TrainConfig, cfg)
+    backbone = find_spec(config.backbone.name)
+    check_preprocessing(backbone, config.backbone.preprocessing)
+    if config.image_size < backbone.min_size:
+        raise UserError(
+            f"Expected image_size to be at least {backbone.min_size} px for {backbone.name} "
+            f"(pretrained at {backbone.default_size}). Received: image_size={config.image_size}"
+        )
+    return config
+
+
+def to_predict_config(cfg: DictConfig) -> PredictConfig:
+    """Checks what Hydra composed from conf/predict.yaml.
+
+    Raises:
+        UserError: As `to_config`.
+    """
+    return _fit(PredictConfig, cfg)
+
+
+def to_data_config(values: dict[str, Any]) -> DataConfig:
+    """The data section alone, as a run recorded it or as a caller puts it together.
+
+    Raises:
+        UserError: As `to_config`.
+    """
+    return _fit(_option("data", values.get("name")), OmegaConf.create(values))
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """A config as plain dicts, lists and scalars, for JSON and for `to_config` again."""
+    return OmegaConf.to_container(OmegaConf.structured(config))
+
+
+def _option(group: str, name: str | None) -> type:
+    if name not in OPTIONS[group]:
+        raise UserError(
+            f"Expected {group} to be one of {', '.join(OPTIONS[group])}. "
+            f"Received: {group}.name={name}"
+        )
+    return OPTIONS[group][name]
+
+
+def _fit(cls: type, cfg: DictConfig) -> Any:
+    """`cfg` as an instance of `cls`, its groups as the dataclasses that their names pick."""
+    schema = OmegaConf.structured(cls)
+    if cls is TrainConfig:
+        for group in OPTIONS:
+            schema[group] = OmegaConf.structured(_option(group, cfg[group].get("name")))
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(schema, cfg))
+    except OmegaConfBaseException as error:
+        what = str(error).splitlines()[0]
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise UserError(where + what) from error
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
