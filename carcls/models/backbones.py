@@ -2,15 +2,15 @@
 
 `build_backbone` returns the bare network, whose `layers` are the network's own, so that a share of
 them can be counted; `preprocessing_layers` returns what stands between RGB 0-255 and that network.
-Both are standard Keras layers only: a saved model loads without this package.
+Both are Keras' own layers and operations only: a saved model loads without this package.
 
 Where the weights come from never changes the network: `imagenet`, a file and `none` differ in
 numbers alone.
 """
 
 import importlib.util
-import re
-from http.client import HTTPException
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -18,17 +18,19 @@ import keras
 
 from carcls.catalogue import BackboneSpec, check_preprocessing, find_spec
 from carcls.errors import UserError
+from carcls.models.applications import IMAGENET_STD, keras_application
 from carcls.models.efficientnet_lite import efficientnet_lite
 from carcls.models.torch_weights import load_efficientnet_lite
 
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB 0-1
+CAFFE_MEAN = (123.68, 116.779, 103.939)  # of RGB 0-255, as the networks from Caffe had it
 
 
 def build_backbone(name: str, *, weights: str = "imagenet") -> keras.Model:
     """A backbone with its weights.
 
     Args:
-        name: A name in `catalogue.BACKBONES`.
+        name: A name in `catalogue.BACKBONES`, or a class of keras.applications.
         weights: "imagenet"; "none" for random ones; or the path of a file: Keras' own `.h5`
             without the top, a Keras 3 `.weights.h5`, and for EfficientNet-Lite a `.pth`.
 
@@ -41,11 +43,11 @@ def build_backbone(name: str, *, weights: str = "imagenet") -> keras.Model:
     """
     spec = find_spec(name)
     if weights == "imagenet" and spec.application is not None:
-        return _keras_application(spec, weights="imagenet")
+        return keras_application(spec, weights="imagenet")
     network = (
         efficientnet_lite(spec.name)
         if spec.application is None
-        else _keras_application(spec, weights=None)
+        else keras_application(spec, weights=None)
     )
     if weights == "imagenet":
         load_efficientnet_lite(network, packaged_weights(spec))
@@ -54,15 +56,16 @@ def build_backbone(name: str, *, weights: str = "imagenet") -> keras.Model:
     return network
 
 
-def preprocessing_layers(name: str, mode: str = "native") -> list[keras.Layer]:
+def preprocessing_layers(name: str, mode: str = "native") -> list[Callable]:
     """What turns RGB 0-255 into the input of `build_backbone(name)`; may be nothing.
 
     Args:
-        name: A name in `catalogue.BACKBONES`.
+        name: A name in `catalogue.BACKBONES`, or a class of keras.applications.
         mode: "native", as the network was pretrained, or "unit", x/255.
 
     Returns:
-        New layers, to be called one after the other. They compute in float32 under every policy.
+        New layers and operations of Keras, to be called one after the other on photos of shape
+        `(batch, height, width, 3)`. They compute in float32 under every policy.
 
     Raises:
         UserError: If the name or mode is unknown, or the network's preprocessing is its own.
@@ -75,6 +78,13 @@ def preprocessing_layers(name: str, mode: str = "native") -> list[keras.Layer]:
         return [_rescaling(1 / 127.5, -1.0)]
     if spec.preprocessing == "lite":
         return [_rescaling(1 / 128, -127 / 128)]
+    if spec.preprocessing == "caffe":
+        rgb_to_bgr = partial(keras.ops.flip, axis=-1)
+        return [_rescaling(1.0, [-mean for mean in CAFFE_MEAN]), rgb_to_bgr]
+    if spec.preprocessing == "torch":
+        scale = [1 / (255 * std) for std in IMAGENET_STD]
+        offset = [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
+        return [_rescaling(scale, offset)]
     return []
 
 
@@ -105,82 +115,8 @@ def imagenet_classifier(name: str) -> keras.Model:
     return keras.Model(photos, network(x), name=f"{name}_imagenet")
 
 
-def _rescaling(scale: float, offset: float) -> keras.Layer:
+def _rescaling(scale: float | list[float], offset: float | list[float]) -> keras.Layer:
     return keras.layers.Rescaling(scale, offset, dtype="float32", name="preprocessing")
-
-
-def _keras_application(spec: BackboneSpec, weights: str | None) -> keras.Model:
-    """A network of `keras.applications`, for photos of any size."""
-    build = getattr(keras.applications, spec.application)
-    try:
-        network = build(include_top=False, weights=weights, input_shape=(None, None, 3))
-    except Exception as error:
-        # Keras raises a bare `Exception` when a download fails.
-        if weights is None or not (
-            type(error) is Exception or isinstance(error, (OSError, ValueError, HTTPException))
-        ):
-            raise
-        raise UserError(_no_download(spec, error)) from error
-    if spec.size_dependent_padding is None:
-        return network
-    return _for_any_size(network, re.compile(spec.size_dependent_padding))
-
-
-def _no_download(spec: BackboneSpec, error: Exception) -> str:
-    """What to tell a user whose machine cannot fetch the weights."""
-    return (
-        f"Expected Keras to fetch the ImageNet weights of {spec.name}, {spec.weights_file}. "
-        f"Received: {error}\n"
-        "Without a network there are three ways out:\n"
-        f"  1. backbone.weights=PATH with the file {spec.weights_file}, fetched elsewhere (or put "
-        "it into Keras' cache, ~/.keras/models, where it is found without any option);\n"
-        "  2. backbone=efficientnetlite0, efficientnetlite1 or efficientnetlite2, whose weights "
-        "come with pip packages;\n"
-        "  3. backbone.weights=none, which trains from scratch."
-    )
-
-
-def _for_any_size(network: keras.Model, padding_names: re.Pattern[str]) -> keras.Model:
-    """The network that Keras builds for a fixed photo size, for every size.
-
-    Keras pads before a strided convolution by amounts that it takes from the size of the photo
-    (`imagenet_utils.correct_pad`). Where the size is unknown it pads as for an even one, which is
-    another network wherever a feature map has an odd size (of 240 px: the 15x15 one). "same"
-    padding does at run time what `correct_pad` does when the size is known. The padding layers
-    stay as `Identity`, so that layers are numbered and counted as in Keras.
-
-    An EfficientNet gets the division by the square root of ImageNet's standard deviation, which
-    Keras inserts with weights="imagenet" only (github.com/tensorflow/tensorflow/issues/49930).
-    """
-    pads = [layer for layer in network.layers if padding_names.fullmatch(layer.name)]
-    padded = {id(pad.output) for pad in pads}
-    has_std = any(_divides_by_std(layer) for layer in network.layers)
-
-    def clone(layer: keras.Layer) -> keras.Layer:
-        if layer in pads:
-            return keras.layers.Identity(name=layer.name)
-        config = layer.get_config()
-        if id(layer.input) in padded:
-            config["padding"] = "same"
-        return type(layer).from_config(config)
-
-    def call(layer: keras.Layer, *args, **kwargs) -> keras.KerasTensor:
-        outputs = layer(*args, **kwargs)
-        if isinstance(layer, keras.layers.Normalization) and not has_std:
-            scale = [std**-0.5 for std in IMAGENET_STD]
-            outputs = keras.layers.Rescaling(scale, name="rescaling_std")(outputs)
-        return outputs
-
-    clone_of = keras.models.clone_model(network, clone_function=clone, call_function=call)
-    clone_of.set_weights(network.get_weights())
-    for layer in clone_of.layers:
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()  # it computes with copies, which set_weights leaves as they were
-    return clone_of
-
-
-def _divides_by_std(layer: keras.Layer) -> bool:
-    return isinstance(layer, keras.layers.Rescaling) and isinstance(layer.scale, list | tuple)
 
 
 def packaged_weights(spec: BackboneSpec) -> Path:

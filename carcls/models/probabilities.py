@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,21 +17,60 @@ if TYPE_CHECKING:
 
 
 def predict_probs(
-    model: keras.Model, loader: Loader, progress: Callable[[int], None] | None = None
+    model: keras.Model,
+    loader: Loader,
+    progress: Callable[[int], None] | None = None,
+    *,
+    with_mirrored: bool = False,
 ) -> np.ndarray:
     """`(n, num_classes)` float32 probabilities in the order of `loader.indices`.
 
     Args:
         model: A classifier.
-        loader: Unshuffled, without augmentation.
-        progress: Called with the number of photos done, batch by batch.
+        loader: Unshuffled, without augmentation, of at least one photo.
+        progress: Called with the number of photos done each time that a batch has been through the
+            model: once, or twice with `with_mirrored`.
+        with_mirrored: The mean of each photo's probabilities and its mirror image's.
     """
-    probs = []
-    for images, _ in loader.epoch():
-        probs.append(np.asarray(model.predict_on_batch(images)))
-        if progress is not None:
-            progress(len(images))
+    probs, full = [], None
+    with _retracing_unsaid():
+        for images, _ in loader.epoch():  # (batch, size, size, 3)
+            full = full or len(images)
+            views = [images]
+            if with_mirrored:
+                views.append(np.ascontiguousarray(images[:, :, ::-1]))
+            of_views = []
+            for view in views:
+                of_views.append(_predict_batch(model, view, full))
+                if progress is not None:
+                    progress(len(images))
+            probs.append(np.mean(of_views, axis=0))
     return np.concatenate(probs)
+
+
+def _predict_batch(model: keras.Model, images: np.ndarray, full: int) -> np.ndarray:
+    """`(batch, num_classes)`; a last batch is filled up to `full` photos with black ones.
+
+    For a batch of another size a backend compiles the network anew, which takes seconds.
+    """
+    blank = np.zeros((full - len(images), *images.shape[1:]), images.dtype)
+    filled = np.concatenate([images, blank]) if len(blank) else images
+    return np.asarray(model.predict_on_batch(filled))[: len(images)]
+
+
+@contextmanager
+def _retracing_unsaid() -> Iterator[None]:
+    """TensorFlow takes several networks, or photo sizes, for a loop that compiles by mistake."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def probabilities_table(probs: np.ndarray, class_names: list[str]) -> pd.DataFrame:
