@@ -1,13 +1,20 @@
 """Archives that are not trusted: unpacked once, whole or not at all, and nowhere else."""
 
+import gzip
+import io
+import logging
 import os
+import random
 import stat
+import struct
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from carcls.data.archives import default_cache_dir, unpack_once
+from carcls.data import archives
+from carcls.data.archives import ARCHIVE_SUFFIXES, default_cache_dir, is_archive, unpack_once
 from carcls.errors import UserError
 
 PHOTO = b"as good as a photo " * 20
@@ -180,3 +187,277 @@ def test_separators_of_windows_make_folders(tmp_path, cache):
             member.filename = name
             zipped.writestr(member, content)
     assert files(unpack_once(archive, cache)) == {"train/a/1.jpg": b"x"}
+
+
+TARS = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tbz2": "w:bz2",
+        ".tar.xz": "w:xz", ".txz": "w:xz"}  # fmt: skip
+
+
+def member(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, **fields):
+    info = tarfile.TarInfo(name)
+    info.size, info.type = len(data), kind
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, io.BytesIO(data)
+
+
+def write_tar(path: Path, *members, mode: str = "w:gz", **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode, **options) as tar:
+        for info, data in members:
+            tar.addfile(info, data)
+    return path
+
+
+@pytest.mark.parametrize("suffix", TARS)
+def test_tar_archives_are_unpacked_however_they_are_compressed(tmp_path, cache, suffix):
+    photos = {f"train/{i % 3}/{i}.jpg": PHOTO * i for i in range(40)}
+    members = [member(name, data) for name, data in photos.items()]
+    folder = member("train/empty", kind=tarfile.DIRTYPE)
+    archive = write_tar(tmp_path / f"train{suffix}", folder, *members, mode=TARS[suffix])
+    unpacked = unpack_once(archive, cache)
+    assert files(unpacked) == photos
+    assert (unpacked / "train" / "empty").is_dir()
+    assert unpacked.name.startswith("train-")
+
+
+def test_the_content_says_what_an_archive_is_not_its_name(tmp_path, cache):
+    tar = write_tar(tmp_path / "a.zip", member("1.jpg", b"tar"))
+    plain = write_tar(tmp_path / "b.zip", member("1.jpg", b"plain"), mode="w")
+    zipped = write_zip(tmp_path / "c.tar.gz", {"1.jpg": b"zip"})
+    contents = [files(unpack_once(archive, cache))["1.jpg"] for archive in (tar, plain, zipped)]
+    assert contents == [b"tar", b"plain", b"zip"]
+
+
+def test_names_tell_archives():
+    assert set(ARCHIVE_SUFFIXES) == {".zip", *TARS}
+    assert all(is_archive(Path(f"a/TRAIN{suffix.upper()}")) for suffix in ARCHIVE_SUFFIXES)
+    assert is_archive(Path("photos.7z")) and is_archive(Path("photos.rar"))
+    assert not is_archive(Path("photo.zip.jpg")) and not is_archive(Path("photos.gz"))
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [(b"7z\xbc\xaf\x27\x1c", "a 7z archive"), (b"Rar!\x1a\x07\x01", "a RAR archive")],
+)
+def test_archives_of_other_kinds_are_refused_with_advice(tmp_path, cache, start, what):
+    archive = tmp_path / "in" / "photos.zip"
+    archive.parent.mkdir()
+    archive.write_bytes(start + bytes(100))
+    assert refusal(archive, cache) == (
+        f"Expected a zip or tar archive. Received: {archive}, {what}. "
+        "Unpack it by hand and put the folder that it unpacks to beside it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("evil", "what"),
+    [
+        (member("../evil.jpg", b"x"), "'../evil.jpg'"),
+        (member("a/../../evil.jpg", b"x"), "'a/../../evil.jpg'"),
+        (member("/evil.jpg", b"x"), "'/evil.jpg'"),
+        (member("C:\\evil.jpg", b"x"), "'C:\\\\evil.jpg'"),
+        (member("photos", kind=tarfile.SYMTYPE, linkname="/etc"), "the link 'photos'"),
+        (member("photos", kind=tarfile.LNKTYPE, linkname="good.jpg"), "the link 'photos'"),
+        (member("evil", kind=tarfile.CHRTYPE, devmajor=1, devminor=5), "the device 'evil'"),
+        (member("evil", kind=tarfile.FIFOTYPE), "the device 'evil'"),
+    ],
+)
+def test_a_tar_that_would_reach_out_of_its_folder_is_refused(tmp_path, cache, evil, what):
+    archive = write_tar(tmp_path / "in" / "train.tar.gz", member("good.jpg", PHOTO), evil)
+    assert refusal(archive, cache) == (
+        "Expected members that stay inside the archive's own folder. "
+        f"Received: {archive} with {what}. Nothing was unpacked; do not trust this archive."
+    )
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_members_get_plain_permissions(tmp_path, cache):
+    tar = write_tar(tmp_path / "a.tar", member("d/1.jpg", PHOTO, mode=0o000),
+                    member("d/2.jpg", PHOTO, mode=0o6777), mode="w")  # fmt: skip
+    zipped = tmp_path / "b.zip"
+    with zipfile.ZipFile(zipped, "w") as file:
+        info = zipfile.ZipInfo("d/1.jpg")
+        info.external_attr = stat.S_IFREG << 16  # mode 000
+        file.writestr(info, PHOTO)
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    for archive in (tar, zipped):
+        unpacked = [path for path in unpack_once(archive, cache).rglob("*") if path.is_file()]
+        assert {path.stat().st_mode for path in unpacked} == {usual}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_a_name_that_comes_twice_the_last_is_taken_and_told(tmp_path, cache, caplog, kind):
+    caplog.set_level(logging.INFO)
+    if kind == "zip":
+        archive = tmp_path / "train.zip"
+        with zipfile.ZipFile(archive, "w") as zipped:
+            for name, data in (("1.jpg", b"old"), ("1.JPG", b"other"), ("1.jpg", b"new")):
+                zipped.writestr(name, data)
+    else:
+        archive = write_tar(tmp_path / "train.tgz", member("1.jpg", b"older"),
+                            member("1.JPG", b"other"), member("1.jpg", b"new"))  # fmt: skip
+    assert files(unpack_once(archive, cache)) == {"1.jpg": b"new", "1.JPG": b"other"}
+    assert caplog.messages == [f"{archive} has 1 names more than once; the last of each was taken."]
+
+
+def test_a_name_of_a_file_and_of_a_folder_is_damage(tmp_path, cache):
+    archive = write_zip(tmp_path / "in" / "train.zip", {"a": b"1", "a/b": b"2"})
+    assert "train.zip: 'a/b' is both a file and a folder. Download" in refusal(archive, cache)
+
+
+def test_a_name_that_is_too_long_for_the_disk_is_told(tmp_path, cache):
+    archive = write_tar(tmp_path / "in" / "train.tar", member("n" * 300, b"x"), mode="w")
+    text = refusal(archive, cache)
+    assert f"Received: {archive} with '{'n' * 40}'…, 300 characters: File name too long. " in text
+
+
+def test_archives_inside_stay_packed_and_are_counted(tmp_path, cache, caplog):
+    caplog.set_level(logging.INFO)
+    archive = write_zip(tmp_path / "all.zip", {"train.zip": b"PK", "b.tar.gz": b"x", "1.jpg": b"x"})
+    assert set(files(unpack_once(archive, cache))) == {"train.zip", "b.tar.gz", "1.jpg"}
+    assert caplog.messages == [f"{archive} holds 2 further archives, which stay packed."]
+
+
+def test_an_encrypted_archive_is_told(tmp_path, cache):
+    archive = write_zip(tmp_path / "in" / "train.zip", {"1.jpg": PHOTO})
+    data = bytearray(archive.read_bytes())
+    data[data.find(b"PK\1\2") + 8] |= 1
+    archive.write_bytes(data)
+    assert refusal(archive, cache) == (
+        f"Expected an archive without a password. Received: {archive} with the encrypted "
+        "'1.jpg'. Unpack it by hand and put the folder beside it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("Машина 1.jpg".encode("cp866"), "Машина 1.jpg"),
+        ("Машины/ВАЗ-2101.jpg".encode("cp866"), "Машины/ВАЗ-2101.jpg"),
+        ("Käfer.jpg".encode("cp437"), "Käfer.jpg"),
+        ("Машина.jpg".encode(), "Машина.jpg"),
+        ("日本.jpg".encode(), "日本.jpg"),
+        (b"\xff\xfe.jpg", "\xa0■.jpg"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_names_in_an_encoding_that_is_not_told_are_read(tmp_path, cache, raw, shown, kind):
+    if kind == "zip":
+        archive = write_zip(tmp_path / "train.zip", {"n" * len(raw): b"x"})
+        archive.write_bytes(archive.read_bytes().replace(b"n" * len(raw), raw))
+    else:
+        name = raw.decode("utf-8", "surrogateescape")
+        options = {"format": tarfile.GNU_FORMAT, "encoding": "utf-8"}
+        archive = write_tar(tmp_path / "train.tar", member(name, b"x"), mode="w", **options)
+    assert files(unpack_once(archive, cache)) == {shown: b"x"}
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, cache):
+    archive = write_zip(tmp_path / "in" / "train.zip", {"1.jpg": bytes(10_000)})
+    data = bytearray(archive.read_bytes())
+    struct.pack_into("<I", data, data.find(b"PK\1\2") + 24, 3_000_000_000)  # what it declares
+    archive.write_bytes(data)
+    assert refusal(archive, cache) == (
+        "Expected an archive that unpacks to at most 200 times its size. "
+        f"Received: {archive}, 0.0 MB, which unpacks to 3.0 GB or more, as bombs do. "
+        "If you trust it, unpack it by hand and put the folder beside it."
+    )
+
+
+@pytest.mark.parametrize("how", ["one member says so", "many do", "the header of one"])
+def test_a_tar_bomb_is_refused_while_it_is_unpacked(tmp_path, cache, monkeypatch, how):
+    monkeypatch.setattr(archives, "_ALWAYS_ALLOWED_BYTES", 1_000_000)
+    monkeypatch.setattr(archives, "_MAX_HEADER_BYTES", 4_000_000)
+    members = [member(f"{i}.jpg", bytes(300_000)) for i in range(20 if how == "many do" else 1)]
+    if how == "one member says so":
+        members += [member("big.jpg", bytes(9_000_000))]
+    elif how == "the header of one":
+        members += [member("x", bytes(5_000_000), tarfile.XHDTYPE)]
+    archive = write_tar(tmp_path / "in" / "train.tar.gz", *members)
+    text = refusal(archive, cache)
+    if how == "the header of one":
+        assert "it has a header of 5 MB, as bombs do" in text
+    else:
+        assert "Expected an archive that unpacks to at most 200 times its size." in text
+
+
+def test_a_zip_whose_members_share_their_bytes_is_refused(tmp_path, cache):
+    archive = write_zip(tmp_path / "in" / "train.zip", {"1.jpg": PHOTO, "2.jpg": PHOTO})
+    data = bytearray(archive.read_bytes())
+    second = data.rfind(b"PK\1\2")
+    struct.pack_into("<I", data, second + 42, 10)  # where it says that it begins
+    archive.write_bytes(data)
+    assert "overlaps another member, as bombs do. Download" in refusal(archive, cache)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_too_many_members_are_refused(tmp_path, cache, monkeypatch, kind):
+    monkeypatch.setattr(archives, "_MAX_MEMBERS", 5)
+    names = [f"{i}.jpg" for i in range(9)]
+    if kind == "zip":
+        archive = write_zip(tmp_path / "in" / "a.zip", dict.fromkeys(names, b"x"))
+    else:
+        archive = write_tar(tmp_path / "in" / "a.tgz", *(member(name, b"x") for name in names))
+    text = refusal(archive, cache)
+    count = 9 if kind == "zip" else 6
+    assert text.startswith("Expected an archive of at most 5 files and folders. Received: ")
+    assert f"with {count} or more. If you trust it, unpack it by hand" in text
+
+
+def test_a_tar_that_outgrows_the_disk_is_refused(tmp_path, cache, monkeypatch):
+    archive = write_tar(tmp_path / "in" / "a.tgz", *(member(f"{i}", PHOTO) for i in range(9)))
+    usage = type("Usage", (), {"free": 5 * len(PHOTO)})
+    monkeypatch.setattr("carcls.data.archives.shutil.disk_usage", lambda _: usage)
+    assert refusal(archive, cache).startswith("Expected room for the 0.0 GB that ")
+
+
+@pytest.mark.parametrize("suffix", TARS)
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_a_truncated_tar_says_so_and_leaves_nothing(tmp_path, cache, suffix, share):
+    numbers = random.Random(0)
+    members = [member(f"{i}.jpg", numbers.randbytes(5_000)) for i in range(20)]
+    archive = write_tar(tmp_path / "in" / f"a{suffix}", *members, mode=TARS[suffix])
+    data = archive.read_bytes()
+    archive.write_bytes(data[: int(len(data) * share)])
+    text = refusal(archive, cache)
+    assert text.startswith(f"Expected a tar archive that can be unpacked. Received: {archive}: ")
+    assert text.endswith("Download it again, or put the folder that it unpacks to beside it.")
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_a_tar_that_is_damaged_in_the_middle_is_not_taken_for_a_shorter_one(
+    tmp_path, cache, suffix
+):
+    members = [member(f"{i}.jpg", PHOTO) for i in range(9)]
+    archive = write_tar(tmp_path / "in" / "a.tar", *members, mode="w")
+    data = bytearray(archive.read_bytes())
+    data[4 * 1024 + 3] ^= 1  # in the header of the fifth
+    archive.write_bytes(data if suffix == ".tar" else gzip.compress(data))
+    assert "a.tar: it is damaged in the middle. Download it again" in refusal(archive, cache)
+
+
+def test_a_tar_that_ends_between_two_members_is_truncated_too(tmp_path, cache):
+    archive = write_tar(tmp_path / "in" / "a.tar", *(member(f"{i}", PHOTO) for i in range(9)),
+                        mode="w")  # fmt: skip
+    archive.write_bytes(archive.read_bytes()[: 4 * 1024])
+    assert "a.tar: it ends too early, as a download that broke off. " in refusal(archive, cache)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_nothing_is_left_behind_when_the_user_stops_it(tmp_path, cache, monkeypatch, kind):
+    if kind == "zip":
+        archive = write_zip(tmp_path / "a.zip", {"1.jpg": PHOTO, "2.jpg": PHOTO})
+    else:
+        archive = write_tar(tmp_path / "a.tgz", member("1.jpg", PHOTO), member("2.jpg", PHOTO))
+
+    def stop(source, file, length):
+        file.write(source.read(10))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("carcls.data.archives.shutil.copyfileobj", stop)
+    with pytest.raises(KeyboardInterrupt):
+        unpack_once(archive, cache)
+    assert list((cache / "unpacked").iterdir()) == []

@@ -8,6 +8,7 @@ from carcls.config import to_data_config
 from carcls.data.sources import read_test_photos, read_training_photos
 from carcls.errors import UserError
 from tests.conftest import COLOURS, draw_photo
+from tests.test_kaggle import pack
 
 DEMO = {"name": "demo", "train_per_class": 2, "test_per_class": 2}
 
@@ -80,8 +81,8 @@ def test_test_photos_are_those_below_test(tmp_path):
     with pytest.raises(UserError) as caught:
         read_test_photos(folder(tmp_path))
     assert str(caught.value) == (
-        f"Expected photos to predict in {tmp_path / 'test'}. Received: none. "
-        "Any other photos: images=PATH."
+        f"Expected photos to predict in {tmp_path / 'test'}, or in an archive of that name. "
+        "Received: none. Any other photos: images=PATH."
     )
     for name in ("b.png", "a.png", "sub/c.png"):
         draw_photo(tmp_path / "test" / name, (1, 2, 3), 0)
@@ -162,3 +163,86 @@ def test_a_stray_file_beside_the_classes_does_not_make_train_a_class(tmp_path):
     photos = read_training_photos(folder(tmp_path))
     assert photos.class_names == sorted(COLOURS)
     assert photos.table.is_val.sum() == len(photos.table) / 2
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["root is an archive", "root is a wrapped archive", "root holds the archive", "wrapped twice",
+     "train.zip and val.zip", "valid", "validation", "train/train", "leftovers of a Mac"],
+)  # fmt: skip
+def test_every_layout_of_a_split_gives_the_same_photos(tmp_path, layout):
+    root = tmp_path / "cars"
+    draw_classes(root / "train")
+    draw_photo(root / "val" / "12" / "0.png", (1, 2, 3), 0)
+    draw_photo(root / "test" / "9.png", (1, 2, 3), 0)
+    val = layout if layout in ("valid", "validation") else "val"
+    (root / "val").rename(root / val)
+    if layout == "train.zip and val.zip":
+        for name in ("train", "val", "test"):
+            pack(root / name, root / f"{name}.zip", f"{name}/" if name == "val" else "")
+    elif layout == "train/train":
+        (root / "train").rename(tmp_path / "inner")
+        (root / "train").mkdir()
+        (tmp_path / "inner").rename(root / "train" / "train")
+    elif layout == "wrapped twice":
+        root.rename(tmp_path / "inner")
+        (root / "a").mkdir(parents=True)
+        (tmp_path / "inner").rename(root / "a" / "b")
+    elif layout == "leftovers of a Mac":
+        draw_photo(root / "train" / "__MACOSX" / "0.png", (1, 2, 3), 0)
+        draw_photo(root / "__MACOSX" / "12" / "0.png", (1, 2, 3), 0)
+    elif "archive" in layout:
+        prefix = "cars/" if "wrapped" in layout else ""
+        archive = pack(root, tmp_path / "upload" / "photos.zip", prefix)
+        root = archive.parent if "holds" in layout else archive
+    config = to_data_config(
+        {"name": "folder", "root": str(root), "cache_dir": str(tmp_path / "cache")}
+    )
+    photos = read_training_photos(config)
+    ids = [f"train/{name}/{i}.png" for name in sorted(COLOURS) for i in range(2)]
+    assert photos.table.id.tolist() == [*ids, f"{val}/12/0.png"]
+    assert [photos.class_names[i] for i in photos.table.label] == [
+        Path(photo_id).parent.name for photo_id in photos.table.id
+    ]
+    assert photos.table.is_val.tolist() == [False] * 6 + [True]
+    assert read_test_photos(config).ids == ["9.png"]
+
+
+def test_class_folders_may_come_as_an_archive(tmp_path):
+    draw_classes(tmp_path / "cars")
+    archive = pack(tmp_path / "cars", tmp_path / "photos.zip", "cars/")
+    config = to_data_config(
+        {"name": "folder", "root": str(archive), "cache_dir": str(tmp_path / "cache")}
+    )
+    assert read_training_photos(config).table.id.tolist() == [
+        f"{name}/{i}.png" for name in sorted(COLOURS) for i in range(2)
+    ]
+
+
+def test_one_class_with_folders_in_it_is_not_taken_apart_beside_photos(tmp_path):
+    draw_photo(tmp_path / "a.png", (1, 2, 3), 0)
+    draw_photo(tmp_path / "car" / "2020" / "b.png", (1, 2, 3), 0)
+    with pytest.raises(
+        UserError, match=r"Expected at least two classes.*Received: 1 photos of car"
+    ):
+        read_training_photos(folder(tmp_path))
+
+
+def test_photos_in_no_class_folder_are_left_out_and_counted(tmp_path, caplog):
+    draw_classes(tmp_path)
+    draw_photo(tmp_path / "overview.png", (1, 2, 3), 0)
+    (tmp_path / "readme.txt").touch()
+    with caplog.at_level("INFO"):
+        photos = read_training_photos(folder(tmp_path))
+    assert photos.skipped == [("overview.png", "in no class folder")]
+    assert caplog.messages == [
+        "Left out 1 rows or photos, 6 remain: 1 × in no class folder (overview.png). All are "
+        "listed in run.json."
+    ]
+
+
+def test_a_class_that_only_validates_is_trained_on_in_a_refit(tmp_path):
+    draw_classes(tmp_path / "train")
+    draw_photo(tmp_path / "val" / "new" / "0.png", (1, 2, 3), 0)
+    config = to_data_config({"name": "folder", "root": str(tmp_path), "refit": True})
+    assert "new" in read_training_photos(config).class_names

@@ -157,8 +157,11 @@ def test_the_content_decides_not_the_name(tmp_path):
         (b"", "an empty file"),
         (b"  \n<!DOCTYPE html><html>", "not an image but a web page"),
         (b"<HTML><body>404</body>", "not an image but a web page"),
-        (b"Id,Category\n1.jpg,3\n", "not an image, or a damaged one"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image, or a damaged one"),
+        (b"Id,Category\n1.jpg,3\n", "not an image but text"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "a PostScript document (EPS), which needs converting to JPEG",
+        ),
     ],
     ids=["empty", "doctype", "html", "csv", "postscript, which would start a program"],
 )

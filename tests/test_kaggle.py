@@ -1,12 +1,17 @@
 """A competition as it is downloaded: every layout of it, and mistakes told with a way out."""
 
 import shutil
+import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from carcls.config import to_data_config
+from carcls.data.archives import ARCHIVE_SUFFIXES
+from carcls.data.kaggle import SAMPLE_CSV
 from carcls.data.records import read_csv
 from carcls.data.sources import read_test_photos, read_training_photos
 from carcls.errors import UserError
@@ -42,6 +47,16 @@ def zip_folder(folder: Path, archive: Path, prefix: str = "") -> None:
     shutil.rmtree(folder)
 
 
+def pack(folder: Path, archive: Path, prefix: str = "") -> Path:
+    """An archive of everything in `folder`, which is gone then."""
+    archive.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for path in sorted(folder.rglob("*")):
+            zipped.write(path, prefix + path.relative_to(folder).as_posix())
+    shutil.rmtree(folder)
+    return archive
+
+
 def flatten(folder: Path, into: Path) -> None:
     into.mkdir(exist_ok=True)
     for path in sorted(folder.rglob("*.png")):
@@ -51,8 +66,11 @@ def flatten(folder: Path, into: Path) -> None:
 
 @pytest.mark.parametrize(
     "layout",
-    ["class folders", "flat", "train_upload", "zip with train/", "zip of classes", "flat zip",
-     "beside the CSV", "nested deeper"],
+    ["class folders", "flat", "train_upload", "train_images", "zip with train/", "zip of classes",
+     "flat zip", "zip with train/train/", "ZIP", "beside the CSV", "class folders beside the CSV",
+     "nested deeper", "an empty folder beside the zip", "leftovers of a Mac", "all in one folder",
+     "one archive of everything", "one wrapped archive of everything", "archives in one archive",
+     "a folder that holds the archive of everything"],
 )  # fmt: skip
 def test_every_layout_of_a_competition_gives_the_same_photos(competition, tmp_path, layout):
     folder, flat = competition / "train", tmp_path / "flat"
@@ -60,18 +78,41 @@ def test_every_layout_of_a_competition_gives_the_same_photos(competition, tmp_pa
     if layout in ("flat", "flat zip", "beside the CSV"):
         flatten(folder, flat)
         folder = flat.rename(folder)
-    if layout == "train_upload":
-        folder.rename(competition / "train_upload")
+    root = competition
+    if layout in ("train_upload", "train_images"):
+        folder.rename(competition / layout)
     elif layout == "beside the CSV":
         flatten(folder, competition)
+    elif layout == "class folders beside the CSV":
+        for path in folder.iterdir():
+            path.rename(competition / path.name)
+        folder.rmdir()
     elif layout == "nested deeper":
         folder.rename(tmp_path / "moved")
         folder.mkdir()
         (tmp_path / "moved").rename(folder / "photos")
-    elif "zip" in layout:
-        prefix = "train/" if layout == "zip with train/" else ""
-        zip_folder(folder, competition / "train.zip", prefix)
-    photos = training(competition, cache_dir=str(tmp_path / "cache"))
+    elif layout == "leftovers of a Mac":
+        for name in ("__MACOSX/train/007/._1007.png", "train/__MACOSX/1007.png", "train/._a.png"):
+            draw_photo(competition / name, (0, 0, 0), 0)
+    elif layout == "all in one folder":
+        root = tmp_path / "upload"
+        root.mkdir()
+        competition.rename(root / "cars")
+        (root / ".DS_Store").touch()
+    elif layout == "archives in one archive":
+        zip_folder(folder, competition / "train.zip")
+        root = pack(competition, tmp_path / "all.zip")
+    elif "archive of everything" in layout:
+        prefix = "cars/" if "wrapped" in layout else ""
+        root = pack(competition, tmp_path / "all" / "cars.zip", prefix)
+        root = root.parent if "folder" in layout else root
+    elif "zip" in layout.lower():
+        prefix = {"zip with train/": "train/", "zip with train/train/": "train/train/"}
+        archive = competition / ("train.ZIP" if layout == "ZIP" else "train.zip")
+        zip_folder(folder, archive, prefix.get(layout, ""))
+        if layout == "an empty folder beside the zip":
+            folder.mkdir()
+    photos = training(root, cache_dir=str(tmp_path / "cache"))
     assert photos.class_names == ["007", "12", "red, wide"]
     assert labels_by_id(photos) == expected
     assert photos.table.id.tolist() == sorted(expected)
@@ -113,7 +154,11 @@ def test_columns_can_have_other_names_and_columns_beyond_them_do_not_matter(comp
 def test_a_root_that_cannot_be_read_says_what_was_looked_for(tmp_path, name, read):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    states = {"none": "does not exist", "file": "is a file", "empty": "is empty"}
+    states = {
+        "none": "does not exist",
+        "file": f"is a file, and no archive ({', '.join(ARCHIVE_SUFFIXES)})",
+        "empty": "is empty",
+    }
     looked_for = {
         ("kaggle", training): "train.csv and train.zip or a folder train/",
         ("kaggle", to_predict): "sample-submission.csv and test.zip or a folder test_upload/",
@@ -131,20 +176,23 @@ def test_a_root_that_cannot_be_read_says_what_was_looked_for(tmp_path, name, rea
 def test_a_competition_without_its_tables_or_photos_says_what_is_there(competition):
     (competition / "sample-submission.csv").unlink()
     assert mistake(to_predict, competition) == (
-        "Expected sample-submission.csv, which says which Ids to predict, in data.root. Received: "
-        f"{competition} with test_upload, train, train.csv. To predict photos without one: "
-        "images=PATH."
+        "Expected sample-submission.csv or sample_submission.csv or sampleSubmission.csv, which "
+        f"says which Ids to predict, in data.root. Received: {competition} with test_upload, "
+        "train, train.csv. To predict photos without one: images=PATH."
     )
     shutil.rmtree(competition / "train")
     assert mistake(training, competition) == (
-        f"Expected the photos of {competition / 'train.csv'} in one of train.zip, train_upload.zip "
-        f"or train/, train_upload/ in data.root. Received: {competition} with test_upload, "
-        "train.csv."
+        f"Expected the photos of {competition / 'train.csv'} in one of train/, train_upload/, "
+        f"train_images/, an archive of such a name ({', '.join(ARCHIVE_SUFFIXES)}), or beside it. "
+        f"Received: {competition} with test_upload, train.csv."
     )
     (competition / "train.csv").unlink()
     text = mistake(training, competition)
     assert text.startswith("Expected train.csv with the columns Id,Category in data.root. ")
-    assert text.endswith("If the photos lie in class folders, use data=folder.")
+    assert text.endswith(
+        f"Received: {competition} with test_upload. If the photos lie in class folders, use "
+        "data=folder; if another CSV has the labels, data=csv."
+    )
 
 
 def test_missing_photos_are_told_or_left_out_and_counted(competition):
@@ -165,7 +213,10 @@ def test_missing_photos_are_told_or_left_out_and_counted(competition):
 def test_all_photos_missing_is_a_mistake_even_when_missing_ones_are_skipped(competition):
     write_csv(competition / "train.csv", [("a.png", "1"), ("b.png", "2")])
     text = mistake(training, competition, on_missing="skip")
-    assert text.endswith("Received none for 2: a.png, b.png.")
+    assert text.endswith(
+        "Received none for 2: a.png, b.png. Photos without a row: 007/1007.png, 007/1014.png, "
+        "007/1021.png and 15 more."
+    )
 
 
 @pytest.mark.parametrize("photo_id", ["../../secret.png", "{}/secret.png", "a/../../secret.png"])
@@ -221,6 +272,7 @@ def test_one_class_alone_is_nothing_to_tell_apart(competition):
 
 
 def test_the_fingerprint_changes_with_labels_ids_names_and_files(competition):
+    flatten(competition / "train", competition)
     rows = list(rows_of(competition).items())
     fingerprints = [training(competition).fingerprint()]
     assert training(competition).fingerprint() == fingerprints[0]
@@ -245,3 +297,179 @@ def test_a_row_without_a_category_is_told(competition):
     with (competition / "train.csv").open("a") as file:
         file.write("1007.png,\n")
     assert "Expected a Category in every row of" in mistake(training, competition)
+
+
+@pytest.mark.parametrize("suffix", ARCHIVE_SUFFIXES)
+def test_every_kind_of_archive_stands_for_its_folder(competition, tmp_path, suffix):
+    archive = competition / f"train{suffix}"
+    if suffix == ".zip":
+        zip_folder(competition / "train", archive)
+    else:
+        kinds = {"gz": "gz", "tgz": "gz", "bz2": "bz2", "xz": "xz", "tar": ""}
+        kind = next((k for end, k in kinds.items() if suffix.endswith(end)), "")
+        with tarfile.open(archive, f"w:{kind}") as tar:
+            tar.add(competition / "train", "train")
+        shutil.rmtree(competition / "train")
+    photos = training(competition, cache_dir=str(tmp_path / "cache"))
+    assert labels_by_id(photos) == rows_of(competition)
+
+
+def test_an_archive_that_cannot_be_unpacked_here_is_told_by_its_own_name(competition):
+    shutil.rmtree(competition / "train")
+    (competition / "train.rar").write_bytes(b"Rar!\x1a\x07\x01\x00")
+    assert str(competition / "train.rar") in mistake(training, competition)
+    assert str(competition / "train.rar") in mistake(training, competition / "train.rar")
+
+
+@pytest.mark.parametrize("name", SAMPLE_CSV)
+def test_the_sample_submission_has_one_of_its_usual_names(competition, name):
+    (competition / "sample-submission.csv").rename(competition / name)
+    assert len(to_predict(competition).ids) == 5
+
+
+def test_a_semicolon_between_the_columns_is_found_out(competition):
+    for name in ("train.csv", "sample-submission.csv"):
+        table = pd.read_csv(competition / name, dtype=str)
+        table.to_csv(competition / name, sep=";", index=False)
+    assert labels_by_id(training(competition))["1007.png"] == "007"
+    assert to_predict(competition).ids == [f"{900 - 3 * i}.png" for i in range(5)]
+
+
+def test_ids_without_a_suffix_or_with_one_in_another_case_find_their_photos(competition):
+    rows = list(rows_of(competition).items())
+    (competition / "train" / "007" / "1007.png").rename(competition / "train" / "007" / "1007.PNG")
+    bare = [(photo_id.removesuffix(".png"), name) for photo_id, name in rows[1:]]
+    write_csv(competition / "train.csv", [rows[0], *bare])
+    photos = training(competition)
+    assert labels_by_id(photos) == dict([rows[0], *bare])
+    assert [Path(path).stem for path in photos.table.path] == [
+        photo_id.removesuffix(".png") for photo_id in photos.table.id
+    ]
+    write_csv(competition / "sample-submission.csv", [("897", "0"), ("900.PNG", "0")])
+    tested = to_predict(competition)
+    assert tested.ids == ["897", "900.PNG"]
+    assert [Path(path).name for path in tested.paths] == ["897.png", "900.png"]
+
+
+def test_an_id_that_fits_two_photos_means_neither(competition):
+    folder = competition / "train" / "007"
+    shutil.copy(folder / "1007.png", folder / "1007.jpg")
+    rows = rows_of(competition)
+    write_csv(competition / "train.csv", [("1007", "007"), *list(rows.items())[1:]])
+    assert "Received none for 1: 1007. More than one photo fits 1007." in mistake(
+        training, competition
+    )
+    assert training(competition, on_missing="skip").skipped == [
+        ("1007", "more than one photo of that name"),
+        ("007/1007.jpg", "no row in train.csv"),
+        ("007/1007.png", "no row in train.csv"),
+    ]
+
+
+def test_names_that_a_mac_takes_apart_are_the_same_names(competition):
+    name, photo_id = "Škoda й", "café é.png"
+    apart = unicodedata.normalize("NFD", f"{name}/{photo_id}")
+    assert apart != f"{name}/{photo_id}"
+    draw_photo(competition / "train" / apart, (1, 2, 3), 0)
+    write_csv(competition / "train.csv", [*rows_of(competition).items(), (photo_id, name)])
+    assert labels_by_id(training(competition))[photo_id] == name
+
+
+def test_photos_without_a_row_are_told_or_left_out_and_counted(competition):
+    draw_photo(competition / "train" / "12" / "new.png", (1, 2, 3), 0)
+    draw_photo(competition / "train" / "other" / "new2.JPG", (1, 2, 3), 0)
+    (competition / "train" / "readme.txt").touch()
+    assert mistake(training, competition) == (
+        f"Expected a row in {competition / 'train.csv'} for every photo below "
+        f"{competition / 'train'}. Received none for 2: 12/new.png, other/new2.JPG. "
+        "Leave them out with data.on_missing=skip."
+    )
+    photos = training(competition, on_missing="skip")
+    assert photos.skipped == [
+        ("12/new.png", "no row in train.csv"),
+        ("other/new2.JPG", "no row in train.csv"),
+    ]
+    assert len(photos.table) == 18
+
+
+def test_photos_beside_the_csv_need_no_row_and_photos_to_predict_are_not_taken_for_them(
+    competition,
+):
+    flatten(competition / "train", competition)
+    draw_photo(competition / "figure.png", (1, 2, 3), 0)
+    assert training(competition).skipped == []
+    (competition / "1007.png").rename(competition / "test_upload" / "1007.png")
+    assert "Received none for 1: 1007.png." in mistake(training, competition)
+
+
+def test_train_and_test_photos_may_have_the_same_names(competition):
+    draw_photo(competition / "test_upload" / "1007.png", (9, 9, 9), 0)
+    write_csv(competition / "sample-submission.csv", [("1007.png", "0")])
+    assert to_predict(competition).paths == [str(competition / "test_upload" / "1007.png")]
+    assert "/train/007/" in training(competition).table.path[0]
+
+
+def test_a_csv_and_folders_that_disagree_are_told_or_left_out_and_counted(competition):
+    rows = list(rows_of(competition).items())
+    changed = [(rows[0][0], "12"), (rows[1][0], "red, wide"), *rows[2:]]
+    write_csv(competition / "train.csv", changed)
+    assert mistake(training, competition) == (
+        f"Expected {competition / 'train.csv'} and the folders below {competition / 'train'} to "
+        "agree. Received photos in the folder of another class for 2: "
+        "1007.png (in the folder 007, the CSV says 12), "
+        "1014.png (in the folder 007, the CSV says red, wide). "
+        "Mend the CSV or move the photos. Leave them out with data.on_missing=skip."
+    )
+    photos = training(competition, on_missing="skip")
+    assert len(photos.table) == 16
+    assert photos.skipped == [
+        ("1007.png", "in the folder 007, the CSV says 12"),
+        ("1014.png", "in the folder 007, the CSV says red, wide"),
+    ]
+
+
+def test_folders_that_are_no_class_disagree_with_nothing(competition):
+    for name, other in (("007", "a"), ("12", "b"), ("red, wide", "c")):
+        (competition / "train" / name).rename(competition / "train" / other)
+    assert labels_by_id(training(competition)) == rows_of(competition)
+
+
+def test_all_folders_disagreeing_is_no_reason_to_go_on(competition):
+    names = {"007": "12", "12": "red, wide", "red, wide": "007"}
+    rows = [(photo_id, names[name]) for photo_id, name in rows_of(competition).items()]
+    write_csv(competition / "train.csv", rows)
+    text = mistake(training, competition, on_missing="skip")
+    assert "another class for 18: " in text and text.endswith("Mend the CSV or move the photos.")
+
+
+def test_rows_without_a_category_are_left_out_and_counted(competition):
+    rows = [(i, n if k else "") for k, (i, n) in enumerate(rows_of(competition).items())]
+    write_csv(competition / "train.csv", rows)
+    assert mistake(training, competition) == (
+        f"Expected a Category in every row of {competition / 'train.csv'}. "
+        "Received none for 1: 1007.png. Leave them out with data.on_missing=skip."
+    )
+    assert training(competition, on_missing="skip").skipped == [("1007.png", "no Category")]
+
+
+def test_a_class_of_which_no_photo_is_left_is_said(competition, caplog):
+    shutil.rmtree(competition / "train" / "12")
+    with caplog.at_level("INFO"):
+        photos = training(competition, on_missing="skip")
+    assert photos.class_names == ["007", "red, wide"]
+    assert caplog.messages == [
+        f"WARNING: no photo is left of these classes of {competition / 'train.csv'}: 12.",
+        "Left out 6 rows or photos, 12 remain: 6 × no photo (1049.png, 1056.png, 1063.png and "
+        "3 more). All are listed in run.json.",
+    ]
+
+
+@pytest.mark.parametrize("on_missing", ["raise", "skip"])
+def test_the_real_layout_of_the_competition_disagrees_with_nothing(tmp_path, on_missing):
+    root = Path(__file__).parents[2] / "shared" / "data" / "cars10"
+    if not root.is_dir():
+        pytest.skip(f"no {root}")
+    photos = training(root, cache_dir=str(tmp_path), on_missing=on_missing)
+    assert (len(photos.table), len(photos.class_names), photos.skipped) == (347, 10, [])
+    tested = to_predict(root, cache_dir=str(tmp_path))
+    assert (len(tested.ids), tested.paths.count(None)) == (90, 0)

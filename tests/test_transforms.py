@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import albumentations as A  # noqa: N812
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from carcls.data.transforms import build_augment
+from carcls.data.transforms import build_augment, seeded
 from carcls.errors import UserError
 
 CONF = Path(__file__).parents[1] / "conf" / "augmentation"
@@ -255,3 +256,55 @@ def test_mistakes_in_a_one_of_are_told_as_such(arguments, text):
 def test_a_mistake_inside_a_one_of_is_named_by_its_path():
     text = mistake(x={"type": "OneOf", "steps": {"inner": "Blur"}})
     assert text.startswith("Expected the augmentation step 'x.inner' to be a map with a type")
+
+
+def some_pipeline() -> A.Compose:
+    return A.Compose(
+        [
+            A.SomeOf([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5), A.Transpose(p=0.5)], n=2),
+            A.Sequential([A.Affine(rotate=(-20, 20), p=0.5), A.GaussNoise(p=0.5)], p=0.8),
+        ],
+        p=0.7,
+    )
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**64), st.integers(0, 2**32))
+def test_any_pipeline_becomes_a_pure_function_of_photo_and_seed(seed, other):
+    photo, first, second = noise(1, (40, 40, 3)), seeded(some_pipeline()), seeded(some_pipeline())
+    second(noise(2, (25, 25, 3)), other)
+    np.testing.assert_array_equal(first(photo, seed), second(photo, seed))
+    np.testing.assert_array_equal(photo, noise(1, (40, 40, 3)))
+
+
+def test_a_pipeline_is_applied_as_often_as_its_own_p():
+    augment, photo = seeded(A.Compose([A.HorizontalFlip(p=1.0)], p=0.7)), noise(1)
+    flipped = [not np.array_equal(augment(photo, seed), photo) for seed in range(1000)]
+    assert 640 < sum(flipped) < 760
+
+
+def test_a_single_step_is_a_pipeline_too():
+    np.testing.assert_array_equal(seeded(A.HorizontalFlip(p=1.0))(noise(1), 5), noise(1)[:, ::-1])
+
+
+def test_a_policy_is_the_pipeline_of_its_steps():
+    policy_flip = build_augment({"flip": FLIP, "up": {"type": "HorizontalFlip", "p": 0.3}})
+    pipeline = seeded(A.Compose([A.HorizontalFlip(p=0.5), A.HorizontalFlip(p=0.3)]))
+    for seed in range(50):
+        np.testing.assert_array_equal(policy_flip(noise(1), seed), pipeline(noise(1), seed))
+
+
+def test_the_pipeline_that_is_seeded_stays_as_it_was():
+    pipeline = A.Compose([A.HorizontalFlip(p=0.5)], seed=3)
+    before = pipeline.transforms[0].py_random.getstate()
+    seeded(pipeline)(noise(1), 17)
+    assert pipeline.transforms[0].py_random.getstate() == before and pipeline.seed == 3
+
+
+def test_what_is_nothing_of_albumentations_is_told():
+    with pytest.raises(UserError) as caught:
+        seeded("flip")
+    assert str(caught.value) == (
+        "Expected an augmentation made of albumentations, such as "
+        "albumentations.Compose([albumentations.HorizontalFlip()]). Received: 'flip'"
+    )

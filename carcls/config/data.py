@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from carcls.config.checks import expect, expect_one_of
 
@@ -16,6 +17,10 @@ class DataConfig:
     val_split: float = 0.2  # share of every class that validates
     resize: str = "squash"  # squash (aspect not kept), crop (centre), pad (black bars)
     on_error: str = "skip"  # a photo that cannot be opened: skip (counted, listed) or raise
+    on_missing: str = "raise"  # labels and photos that do not match: raise or skip (counted)
+    exclude: str | None = None  # a file of ids to leave out
+    val_ids: str | None = None  # a file of ids to validate with, instead of a random share
+    refit: bool = False  # train on all photos; no validation number exists
     cache_dir: str | None = None  # where archives are unpacked; null: ~/.cache/carcls
     memory_limit_gb: float = 4.0  # decoded photos are kept in memory up to this, then read anew
 
@@ -23,6 +28,14 @@ class DataConfig:
         expect(0.0 < self.val_split < 1.0, "val_split in (0, 1)", val_split=self.val_split)
         expect_one_of(("squash", "crop", "pad"), resize=self.resize)
         expect_one_of(("skip", "raise"), on_error=self.on_error)
+        expect_one_of(("raise", "skip"), on_missing=self.on_missing)
+        expect(
+            not (self.refit and self.val_ids),
+            "data.refit=true, which trains on all photos, or data.val_ids=FILE, which keeps some "
+            "to validate with, but not both",
+            refit=self.refit,
+            val_ids=self.val_ids,
+        )
         expect(
             self.memory_limit_gb >= 0,
             "memory_limit_gb to be 0 or more",
@@ -36,11 +49,38 @@ class KaggleData(DataConfig):
 
     id_column: str = "Id"
     label_column: str = "Category"
-    on_missing: str = "raise"  # a row of train.csv without a photo: raise, or skip (counted)
+
+
+@dataclass(kw_only=True, slots=True)
+class CsvData(DataConfig):
+    """Any CSV with a row a photo, and the folder or archive that the photos lie in."""
+
+    csv: str | None = None  # relative: from the current directory, else from `root`
+    root: str | None = None  # null: the CSV's own folder
+    id_column: str = "Id"  # the photo's path below `root`, or its name
+    label_column: str = "Category"
+    split_column: str | None = None  # says train, val or test
+    test_csv: str | None = None  # another CSV, of photos to predict
+    separator: str | None = None  # null: whichever of , ; tab | the header fits
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
-        expect_one_of(("raise", "skip"), on_missing=self.on_missing)
+        expect(
+            self.separator is None or self.separator == "tab" or len(self.separator) == 1,
+            "separator to be one character or tab, or null to find it out",
+            separator=self.separator,
+        )
+        names = [self.id_column, self.label_column, self.split_column]
+        expect(
+            all(name != "" for name in names) and len(set(names)) == len(names),
+            "id_column, label_column and split_column to be three different columns",
+            id_column=self.id_column,
+            label_column=self.label_column,
+            split_column=self.split_column,
+        )
+        table = self.csv or self.test_csv
+        if self.root is None and table:
+            self.root = str(Path(table).parent)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,7 +92,7 @@ class DemoData(KaggleData):
     test_per_class: int = 20
 
     def __post_init__(self) -> None:
-        KaggleData.__post_init__(self)
+        DataConfig.__post_init__(self)
         for name in ("train_per_class", "test_per_class"):
             value = getattr(self, name)
             expect(value >= 2, f"{name} to be at least 2", **{name: value})
@@ -61,3 +101,20 @@ class DemoData(KaggleData):
 @dataclass(kw_only=True, slots=True)
 class FolderData(DataConfig):
     """Class folders, or `train/` and `val/` that hold class folders."""
+
+
+def with_absolute_paths(config: DataConfig) -> DataConfig:
+    """The same paths, as they are found from any directory."""
+    names = [
+        name
+        for name in ("root", "csv", "test_csv", "exclude", "val_ids", "cache_dir")
+        if getattr(config, name, None) is not None
+    ]
+    paths = {name: Path(getattr(config, name)).expanduser() for name in names}
+    # A CSV that is not below the current directory is looked for below the root.
+    given = {
+        name: str(path.absolute())
+        for name, path in paths.items()
+        if name not in ("csv", "test_csv") or path.exists()
+    }
+    return replace(config, **given)

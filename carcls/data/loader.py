@@ -45,6 +45,7 @@ class Photos:
     resize_mode: str = "squash"
     pixels: np.ndarray | None = None  # (n, size, size, 3) uint8 after `decode_all`
     errors: dict[int, str] = field(default_factory=dict)  # index of a photo to why it is blank
+    notes: dict[int, str] = field(default_factory=dict)  # to what is wrong with one that is shown
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -53,11 +54,14 @@ class Photos:
         """`(size, size, 3)` uint8; blank, and noted in `errors`, when it cannot be opened."""
         if self.pixels is not None:
             return self.pixels[index]
+        notes: list[str] = []
         try:
-            photo = open_photo(self.paths[index], min_side=self.size)
+            photo = open_photo(self.paths[index], min_side=self.size, notes=notes)
         except PhotoError as error:
             self.errors[index] = error.reason
             return np.zeros((self.size, self.size, 3), np.uint8)
+        if notes:
+            self.notes[index] = "; ".join(notes)
         return resize(photo, self.size, self.resize_mode)
 
     def bytes_in_memory(self) -> int:
@@ -65,7 +69,7 @@ class Photos:
         return len(self) * self.size * self.size * 3
 
     def decode_all(self, *, keep: bool, workers: int, progress: Callable[[int], None]) -> None:
-        """Opens every photo once: fills `errors`, and `pixels` if they are to be kept.
+        """Opens every photo once: fills `errors` and `notes`, and `pixels` if they are kept.
 
         Args:
             keep: Keep the pixels in memory, so that no photo is decoded again.
@@ -94,7 +98,9 @@ class Photos:
         good[list(self.errors)] = False
         paths = [path for path, is_good in zip(self.paths, good, strict=True) if is_good]
         pixels = self.pixels if self.pixels is None or good.all() else self.pixels[good]
-        return Photos(paths, self.size, self.resize_mode, pixels), good
+        numbers = np.cumsum(good) - 1  # of the good ones among themselves
+        notes = {int(numbers[index]): note for index, note in self.notes.items() if good[index]}
+        return Photos(paths, self.size, self.resize_mode, pixels, notes=notes), good
 
 
 class Loader:

@@ -3,6 +3,7 @@
 All of albumentations stays behind this module (2.0.8 is its last MIT release).
 """
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ _TRANSFORMS = {
         A.GaussNoise,
         A.HorizontalFlip,
         A.HueSaturationValue,
+        A.RGBShift,
         A.RandomBrightnessContrast,
     )
 }
@@ -50,8 +52,31 @@ def build_augment(steps: Mapping[str, Mapping[str, Any]]) -> Augment | None:
     """
     if not steps:
         return None
-    pipeline = A.Compose([_build_step(name, step) for name, step in steps.items()])
-    nodes = list(_descendants(pipeline))
+    return seeded(A.Compose([_build_step(name, step) for name, step in steps.items()]))
+
+
+def seeded(pipeline: Any) -> Augment:
+    """Any albumentations pipeline as a function of a photo and a seed. Not to be shared by threads.
+
+    Args:
+        pipeline: A `Compose`, another group of steps, or a single one. It is copied.
+
+    Returns:
+        `augment(photo, seed)`, what the pipeline makes of the photo: a pure function of its two
+        arguments as far as the steps draw from albumentations' own random state.
+
+    Raises:
+        UserError: If it is nothing of albumentations.
+    """
+    if not isinstance(pipeline, A.BaseCompose | A.BasicTransform):
+        raise UserError(
+            "Expected an augmentation made of albumentations, such as "
+            f"albumentations.Compose([albumentations.HorizontalFlip()]). Received: {pipeline!r}"
+        )
+    pipeline = copy.deepcopy(pipeline)
+    if not isinstance(pipeline, A.Compose):
+        pipeline = A.Compose([pipeline])
+    nodes = [pipeline, *_descendants(pipeline)]
 
     def augment(photo: np.ndarray, seed: int) -> np.ndarray:
         # Each its own: the pipeline would hand one seed to all steps, which then draw alike, so

@@ -1,0 +1,471 @@
+"""ImageDataAugmentor's interface on this project's loader, for notebooks written for that library.
+
+    from carcls.data import ImageDataAugmentor
+
+Nothing else in the project imports this module, since it brings Keras in. What it says is printed,
+as in the original: a notebook shows no log.
+"""
+
+import copy
+import os
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from carcls.console import progress_bar
+from carcls.data.images import list_photos
+from carcls.data.loader import Loader, Photos, default_workers
+from carcls.data.photo_batches import PhotoBatches
+from carcls.data.records import examples
+from carcls.data.transforms import Augment, seeded
+from carcls.errors import UserError
+
+_CLASS_MODES = ("categorical", "sparse", "binary", None)
+_NORMALISE = "Normalise with preprocess_input=, or inside the network."
+_SHOW = "No photo is written to disk; show_data() shows them."
+# Arguments of the original that have one meaning here: its name, the value it may have, and why.
+_FIXED: dict[str, tuple[Any, str]] = {
+    "featurewise_center": (False, _NORMALISE),
+    "samplewise_center": (False, _NORMALISE),
+    "featurewise_std_normalization": (False, _NORMALISE),
+    "samplewise_std_normalization": (False, _NORMALISE),
+    "zca_whitening": (False, _NORMALISE),
+    "augment_mode": ("image", "Masks are not supported."),
+    "input_augment_mode": ("image", "Masks are not supported."),
+    "label_augment_mode": (None, "Labels are classes, which are not augmented."),
+    "preprocess_labels": (None, "Labels are classes; change them in the dataframe."),
+    "augment_seed": (None, "Augmentation and order follow seed=."),
+    "data_format": ("channels_last", "Batches are (photos, height, width, 3)."),
+    "dtype": ("float32", "Batches are float32."),
+    "color_mode": ("rgb", "Every photo is opened as RGB."),
+    "interpolation": (None, "Photos shrink by area and grow by cubic interpolation."),
+    "keep_aspect_ratio": (False, "Photos are resized to the square, their aspect is not kept."),
+    "follow_links": (False, "Links to folders are not followed."),
+    "weight_col": (None, "Weigh classes with class_weight= of fit."),
+    "save_to_dir": (None, _SHOW),
+    "save_prefix": ("", _SHOW),
+    "save_format": ("png", _SHOW),
+}
+
+
+class ImageDataAugmentor:
+    """Batches of augmented photos for Keras, by ImageDataAugmentor's names.
+
+    A photo is resized, augmented, given to `preprocess_input` and multiplied by `rescale`, in this
+    order. What happens to a photo is a pure function of (seed, epoch, photo), for any number of
+    workers.
+
+    Args:
+        augment: An albumentations `Compose`, or a single step of it, that keeps uint8 photos what
+            they are; None leaves them alone.
+        seed: Of the augmentation and the order, where a `flow_from_…` has none of its own. None:
+            another one every time.
+        validation_split: Share in [0, 1) that `subset="validation"` takes: the first photos of each
+            class folder, or the first rows of the dataframe, as in Keras.
+        rescale: Factor of every value; None or 0 leaves them in 0-255.
+        preprocess_input: Takes one photo `(height, width, 3)`, float32 in 0-255, and gives one.
+        augment_validation: Augment photos of `subset="validation"` too, as the original does.
+        memory_limit_gb: Decoded photos are kept in memory up to this, in 10⁹ bytes, else read anew
+            in each epoch.
+        workers: Threads; one a core by default.
+        **others: Other arguments of the original, at the one value they can have here.
+
+    Raises:
+        UserError: If an argument has a value that makes no sense here, by name.
+    """
+
+    def __init__(
+        self,
+        *,
+        augment: Any = None,
+        seed: int | None = None,
+        validation_split: float | None = 0.0,
+        rescale: float | None = None,
+        preprocess_input: Callable[[np.ndarray], np.ndarray] | None = None,
+        augment_validation: bool = False,
+        memory_limit_gb: float = 4.0,
+        workers: int | None = None,
+        **others: Any,
+    ) -> None:
+        _refuse("ImageDataAugmentor", others)
+        if augment is not None:
+            seeded(augment)  # says so when it is nothing of albumentations
+        validation_split = validation_split or 0.0
+        if not 0.0 <= validation_split < 1.0:
+            raise UserError(
+                "Expected validation_split to be a share in [0, 1). "
+                f"Received: validation_split={validation_split}"
+            )
+        self.augment = copy.deepcopy(augment)  # its random state is set anew for every photo
+        self.seed = _checked_seed(seed)
+        self.validation_split = validation_split
+        self.rescale = rescale
+        self.preprocess_input = preprocess_input
+        self.augment_validation = augment_validation
+        self.memory_limit_gb = memory_limit_gb
+        self.workers = workers or default_workers()
+        self._validation_was_mentioned = False
+
+    def flow_from_directory(
+        self,
+        directory: str | Path,
+        target_size: tuple[int, int] = (256, 256),
+        *,
+        classes: Sequence[str] | None = None,
+        class_mode: str | None = "categorical",
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        subset: str | None = None,
+        **others: Any,
+    ) -> PhotoBatches:
+        """Batches of the photos in `directory/<class>/…`.
+
+        Args:
+            directory: Holds a folder a class; photos may lie deeper in it.
+            target_size: Height and width in pixels, the same for both.
+            classes: Names of the class folders in the order of their indices; by default all, in
+                alphabetical order.
+            class_mode: Labels as one-hot rows (`categorical`), numbers (`sparse`), 0 and 1 of two
+                classes (`binary`), or photos alone (None).
+            batch_size: Photos a batch; the last one of an epoch may be smaller.
+            shuffle: Draw a new order for every epoch.
+            seed: Instead of that of the constructor.
+            subset: `training` or `validation`, the shares of `validation_split`; None is all.
+            **others: Other arguments of the original, at the one value they can have here.
+
+        Raises:
+            UserError: If an argument has a wrong value, or there are no such photos.
+        """
+        _refuse("flow_from_directory", others)
+        flow = _Flow(target_size, class_mode, batch_size, shuffle, self._seed_or(seed), subset)
+        root = Path(directory).expanduser()
+        class_names = _class_folders(root, classes)
+        start, stop = self._share(subset)
+        rows = []
+        for label, name in enumerate(class_names):
+            # In Keras' order, which decides what validates.
+            paths = sorted(list_photos(root / name), key=lambda p: (str(p.parent), p.name))
+            for path in paths[int(start * len(paths)) : int(stop * len(paths))]:
+                rows.append((path.relative_to(root).as_posix(), str(path), label))
+        table = pd.DataFrame(rows, columns=["filename", "path", "label"])
+        return self._batches(table, class_names, str(root), flow)
+
+    def flow_from_dataframe(
+        self,
+        dataframe: pd.DataFrame,
+        directory: str | Path | None = None,
+        x_col: str = "filename",
+        y_col: str | None = "class",
+        *,
+        target_size: tuple[int, int] = (256, 256),
+        classes: Sequence[str] | None = None,
+        class_mode: str | None = "categorical",
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        subset: str | None = None,
+        validate_filenames: bool = True,
+        **others: Any,
+    ) -> PhotoBatches:
+        """Batches of the photos that `dataframe` names, a row each.
+
+        Args:
+            dataframe: Is not changed.
+            directory: What the names are relative to; None where they are whole paths.
+            x_col: Column of the photos' names.
+            y_col: Column of the classes, which are strings; not read with `class_mode=None`.
+            target_size: As in `flow_from_directory`, like the following.
+            classes: Classes to use, in the order of their indices; rows of others are left out.
+            class_mode: `categorical`, `sparse`, `binary` or None.
+            batch_size: Photos a batch.
+            shuffle: Draw a new order for every epoch.
+            seed: Instead of that of the constructor.
+            subset: `training` or `validation`.
+            validate_filenames: Leave out rows without a file, counted; with `class_mode=None` they
+                are an error, since no row to predict may get lost.
+            **others: Other arguments of the original, at the one value they can have here.
+
+        Raises:
+            UserError: If an argument has a wrong value, or the dataframe is not as it says.
+        """
+        _refuse("flow_from_dataframe", others)
+        flow = _Flow(target_size, class_mode, batch_size, shuffle, self._seed_or(seed), subset)
+        names = _strings(dataframe, x_col, "x_col")
+        folder = Path(directory or "").expanduser()
+        table = pd.DataFrame({"filename": names, "path": [str(folder / name) for name in names]})
+        table["label"] = 0
+        class_names: list[str] = []
+        if class_mode is not None:
+            labels = _strings(dataframe, y_col, "y_col")
+            class_names = list(dict.fromkeys(classes)) if classes else sorted(set(labels))
+            index = {name: i for i, name in enumerate(class_names)}
+            table["label"] = [index.get(label, -1) for label in labels]
+        if validate_filenames:
+            table = _with_files(table, x_col, must_stay=class_mode is None)
+        table = _of_known_classes(table, y_col)
+        start, stop = self._share(subset)
+        table = table.iloc[int(start * len(table)) : int(stop * len(table))]
+        return self._batches(table, class_names, f"the dataframe's column {x_col!r}", flow)
+
+    def _seed_or(self, seed: int | None) -> int:
+        """`seed`, or the constructor's, or another one every time."""
+        seed = self.seed if seed is None else _checked_seed(seed)
+        return int(np.random.SeedSequence().entropy % 2**32) if seed is None else seed
+
+    def _share(self, subset: str | None) -> tuple[float, float]:
+        """First and last share of the photos that `subset` takes; validation is the first."""
+        if subset is None:
+            return 0.0, 1.0
+        if self.validation_split == 0.0:
+            raise UserError(
+                f"Expected a validation_split above 0 for subset={subset!r}. Received: 0. "
+                "Set it where the augmentor is made: ImageDataAugmentor(validation_split=0.2, …)"
+            )
+        split = self.validation_split
+        return (0.0, split) if subset == "validation" else (split, 1.0)
+
+    def _batches(
+        self, table: pd.DataFrame, class_names: list[str], where: str, flow: "_Flow"
+    ) -> PhotoBatches:
+        if flow.class_mode == "binary" and len(class_names) != 2:
+            raise UserError(
+                f'Expected two classes for class_mode="binary". Received: {len(class_names)} '
+                f"({examples(class_names)}). Use categorical or sparse."
+            )
+        if table.empty:
+            wanted = f"photos of subset={flow.subset!r}" if flow.subset else "photos"
+            raise UserError(f"Expected {wanted} in {where}. Received: none.")
+        augment = self._shared_augment() if self._augments(flow.subset) else None
+        if augment is not None:  # what it cannot do is told before minutes of decoding
+            augment(np.zeros((flow.size, flow.size, 3), np.uint8), flow.seed)
+        keep_rows = flow.class_mode is None
+        photos, table, unreadable = self._open(table.reset_index(drop=True), flow.size, keep_rows)
+        print(_found(table, class_names, flow))
+        loader = Loader(
+            photos,
+            np.arange(len(photos)),
+            None if flow.class_mode is None else table.label.to_numpy(np.int32),
+            batch_size=flow.batch_size,
+            shuffle=flow.shuffle,
+            augment=None if augment is None else lambda: augment,
+            seed=flow.seed,
+            workers=self.workers,
+        )
+        return PhotoBatches(
+            loader,
+            filenames=table.filename.tolist(),
+            class_names=class_names,
+            class_mode=flow.class_mode,
+            preprocess_input=self.preprocess_input,
+            rescale=self.rescale,
+            unreadable=unreadable,
+        )
+
+    def _augments(self, subset: str | None) -> bool:
+        if self.augment is None:
+            return False
+        if subset != "validation" or self.augment_validation:
+            return True
+        if not self._validation_was_mentioned:
+            print(
+                'Photos of subset="validation" are not augmented; '
+                "augment_validation=True augments them, as ImageDataAugmentor did."
+            )
+            self._validation_was_mentioned = True
+        return False
+
+    def _shared_augment(self) -> Augment:
+        """The augmentation as threads may share it: each call borrows a pipeline of its own."""
+        idle: deque[Augment] = deque()
+
+        def augment(photo: np.ndarray, seed: int) -> np.ndarray:
+            try:
+                pipeline = idle.pop()
+            except IndexError:
+                pipeline = seeded(self.augment)
+            augmented = pipeline(photo, seed)
+            idle.append(pipeline)
+            if augmented.shape != photo.shape or augmented.dtype != np.uint8:
+                raise UserError(
+                    f"Expected augment to keep photos as they are, {photo.shape} of uint8. "
+                    f"Received: {augmented.shape} of {augmented.dtype}. "
+                    f"Resize with target_size=. {_NORMALISE}"
+                )
+            return augmented
+
+        return augment
+
+    def _open(
+        self, table: pd.DataFrame, size: int, keep_rows: bool
+    ) -> tuple[Photos, pd.DataFrame, list[tuple[str, str]]]:
+        """Opens every photo once; those that cannot be opened are left out, or kept as blanks."""
+        photos = Photos(table.path.tolist(), size)
+        with progress_bar() as bar:
+            task = bar.add_task("opening photos", total=len(photos), note="")
+            photos.decode_all(
+                keep=photos.bytes_in_memory() <= self.memory_limit_gb * 1e9,
+                workers=self.workers,
+                progress=lambda count: bar.advance(task, count),
+            )
+        if photos.notes:
+            notes = [f"{table.filename[i]} ({note})" for i, note in sorted(photos.notes.items())]
+            print(f"{len(notes)} of {len(photos)} photos open with a fault: {examples(notes, 10)}")
+        unreadable = [(table.filename[i], why) for i, why in sorted(photos.errors.items())]
+        if not unreadable:
+            return photos, table, []
+        reasons = examples([f"{name} ({why})" for name, why in unreadable], 10)
+        if len(unreadable) == len(photos):
+            raise UserError(
+                f"Expected photos that can be opened. Received {len(photos)} that cannot: {reasons}"
+            )
+        fate = "their rows are kept, each with a blank photo" if keep_rows else "they are left out"
+        print(f"{len(unreadable)} of {len(photos)} photos cannot be opened; {fate}: {reasons}")
+        if keep_rows:
+            return photos, table, unreadable
+        photos, good = photos.without_errors()
+        return photos, table[good].reset_index(drop=True), unreadable
+
+
+def _refuse(where: str, others: Mapping[str, Any]) -> None:
+    """What cannot be done is said by name; the original's own defaults pass."""
+    for name, value in others.items():
+        if name not in _FIXED:
+            raise UserError(
+                f"Expected arguments that {where} takes. Received: {name}={value!r}, which it does "
+                "not know. Photos are changed by augment=, a pipeline of albumentations."
+            )
+        allowed, why = _FIXED[name]
+        if value is not None and value != allowed:
+            raise UserError(f"Expected {where} without {name}=. Received: {name}={value!r}. {why}")
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """What both `flow_from_…` are told, checked."""
+
+    target_size: tuple[int, int]
+    class_mode: str | None
+    batch_size: int
+    shuffle: bool
+    seed: int
+    subset: str | None
+
+    def __post_init__(self) -> None:
+        if self.class_mode not in _CLASS_MODES:
+            raise UserError(
+                "Expected class_mode to be categorical, sparse, binary or None. Received: "
+                f"class_mode={self.class_mode!r}. This project's networks tell classes apart."
+            )
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise UserError(
+                "Expected batch_size to be a whole number above 0. "
+                f"Received: batch_size={self.batch_size}"
+            )
+        if self.subset not in ("training", "validation", None):
+            raise UserError(
+                "Expected subset to be training, validation or None. "
+                f"Received: subset={self.subset!r}"
+            )
+        size = self.target_size
+        if not isinstance(size, tuple | list) or len(size) != 2 or not 1 <= size[0] == size[1]:
+            raise UserError(
+                "Expected target_size to be a square of pixels, such as (224, 224): photos are "
+                f"squares here. Received: target_size={size}"
+            )
+
+    @property
+    def size(self) -> int:
+        """Side of the square in pixels."""
+        return int(self.target_size[0])
+
+
+def _checked_seed(seed: int | None) -> int | None:
+    if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
+        raise UserError(
+            f"Expected seed to be a whole number of at least 0, or None. Received: seed={seed!r}"
+        )
+    return None if seed is None else int(seed)
+
+
+def _class_folders(root: Path, classes: Sequence[str] | None) -> list[str]:
+    """The names of the class folders, alphabetically, or as `classes` says."""
+    if not root.is_dir():
+        raise UserError(
+            f"Expected directory to be a folder that holds a folder a class. Received: {root}, "
+            f"which {'is a file' if root.exists() else 'does not exist'}."
+        )
+    found = sorted(
+        path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+    lacking = [name for name in classes or () if name not in found]
+    if lacking or not found:
+        raise UserError(
+            f"Expected {'the class folders ' + examples(lacking) if lacking else 'class folders'} "
+            f"in {root}. Received: {examples(found) or 'no folder'}. "
+            "Photos that lie side by side, without labels: flow_from_dataframe(class_mode=None)."
+        )
+    return list(dict.fromkeys(classes)) if classes else found
+
+
+def _strings(dataframe: pd.DataFrame, column: str | None, argument: str) -> list[str]:
+    """A column's values, all of them strings."""
+    if column not in dataframe.columns:
+        raise UserError(
+            f"Expected {argument} to be a column of the dataframe, which has "
+            f"{', '.join(map(str, dataframe.columns))}. Received: {argument}={column!r}"
+        )
+    values = dataframe[column].tolist()
+    wrong = [
+        f"{value!r} in row {i}" for i, value in enumerate(values) if not isinstance(value, str)
+    ]
+    if wrong:
+        raise UserError(
+            f"Expected strings in the column {argument}={column!r}. Received: {examples(wrong)}. "
+            f'Numbers become strings with dataframe.astype({{"{column}": str}}).'
+        )
+    return values
+
+
+def _with_files(table: pd.DataFrame, x_col: str, must_stay: bool) -> pd.DataFrame:
+    has_file = table.path.map(os.path.isfile).astype(bool)
+    missing = table.filename[~has_file].tolist()
+    if not missing:
+        return table
+    what = f"{len(missing)} of {len(table)} rows of x_col={x_col!r}"
+    if must_stay or len(missing) == len(table):
+        advice = (
+            " validate_filenames=False keeps such rows, with a blank photo." if must_stay else ""
+        )
+        raise UserError(
+            f"Expected a file for every row. Received {what} without one: {examples(missing, 10)}; "
+            f"looked for {table.path[~has_file].iloc[0]}. Check directory=.{advice}"
+        )
+    print(f"Left out {what}, whose files are missing: {examples(missing)}")
+    return table[has_file]
+
+
+def _of_known_classes(table: pd.DataFrame, y_col: str | None) -> pd.DataFrame:
+    others = table.label < 0
+    if others.any():
+        print(f"Left out {others.sum()} rows whose {y_col!r} is not one of classes=.")
+    return table[~others]
+
+
+def _found(table: pd.DataFrame, class_names: list[str], flow: _Flow) -> str:
+    if flow.class_mode is None:
+        order = (
+            "\nThe order is shuffled: predictions will not be in that of .filenames; "
+            "shuffle=False keeps it."
+        )
+        return f"Found {len(table)} images.{order if flow.shuffle else ''}"
+    present = set(table.label)
+    absent = [name for i, name in enumerate(class_names) if i not in present]
+    what = f" ({flow.subset})" if flow.subset else ""
+    note = f" None is of: {examples(absent)}." if absent else ""
+    return f"Found {len(table)} images belonging to {len(class_names)} classes{what}.{note}"
