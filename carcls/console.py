@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 _WIDTH = 100
+UNFOLDED = 1000  # a path or a command that is cut or folded cannot be copied
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
@@ -17,17 +18,17 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
         grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         grid.add_row(*row)
-    return render(grid, width=1000)  # a path that is cut or folded cannot be copied
+    return render(grid, UNFOLDED)
 
 
-def facts(pairs: list[tuple[str, str]]) -> str:
-    """Names and values in two columns, as text."""
+def facts(pairs: list[tuple[str, str]], width: int = _WIDTH) -> str:
+    """Names and values in two columns, as text; longer values are folded at `width`."""
     grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     grid.add_column()
     grid.add_column(overflow="fold")
     for name, value in pairs:
         grid.add_row(name, value)
-    return render(grid)
+    return render(grid, width)
 
 
 def render(renderable: object, width: int = _WIDTH) -> str:

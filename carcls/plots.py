@@ -22,7 +22,8 @@ def plot_curves(history: pd.DataFrame, best_epoch: int, title: str, path: Path) 
 def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> plt.Figure:
     """Loss and accuracy over all stages on one axis of epochs.
 
-    Stages are shaded in turn and named; the kept epoch is marked.
+    Stages are shaded in turn and named; the kept epoch is marked. A history without validation
+    has one curve.
 
     Args:
         history: The columns of `history.csv`, a row an epoch.
@@ -38,8 +39,10 @@ def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> plt.Figur
     for axis, name in ((top, "accuracy"), (bottom, "loss")):
         _shade_stages(axis, history)
         axis.plot(history.epoch, history[name], color=_TRAIN, marker=".", label="train (augmented)")
-        axis.plot(history.epoch, history[f"val_{name}"], color=_VAL, marker=".", label="validation")
-        value = history[f"val_{name}"].iloc[best_epoch - 1]
+        measured = name if history[f"val_{name}"].isna().all() else f"val_{name}"
+        if measured != name:
+            axis.plot(history.epoch, history[measured], color=_VAL, marker=".", label="validation")
+        value = history[measured].iloc[best_epoch - 1]
         axis.axvline(best_epoch, color=_BEST, linewidth=1, linestyle="--")
         axis.plot(best_epoch, value, "o", color=_BEST, markersize=9, fillstyle="none")
         text = f"{value:.1%}" if name == "accuracy" else f"{value:.3f}"

@@ -1,14 +1,17 @@
 import itertools
+import math
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 
-from carcls.config import PlateauSchedule, to_config, to_plain, to_predict_config
+from carcls.config import PlateauSchedule, TrainConfig, to_config, to_plain, to_predict_config
 from carcls.errors import UserError
 
 CONF = Path(__file__).parent.parent / "conf"
+NEEDED = {"keras": ("backbone.name=DenseNet121",), "csv": ("data.csv=photos.csv",)}
+VALUES = ("runtime", "image_size", "batch_size", "seed")
 GROUPS = ("backbone", "head", "augmentation", "finetune", "optimizer", "schedule", "data")
 
 
@@ -46,20 +49,65 @@ def test_staged_is_the_notebooks_four_stages():
     assert {s.learning_rate for s in stages.values()} == {1e-3}
 
 
-def test_every_combination_of_groups_composes():
-    cfg = composed()
-    nodes = {
-        group: {option: composed(f"{group}={option}")[group] for option in options(group)}
+@pytest.fixture(scope="module")
+def parts() -> dict[str, dict[str, object]]:
+    """Group to option to its dataclass."""
+    return {
+        group: {
+            option: getattr(
+                to_config(composed(f"{group}={option}", *NEEDED.get(option, ()))), group
+            )
+            for option in options(group)
+        }
         for group in GROUPS
     }
-    combinations = list(itertools.product(*(nodes[group] for group in GROUPS)))
-    assert len(combinations) == 7 * 1 * 2 * 3 * 1 * 2 * 3
-    with open_dict(cfg):
-        for chosen in combinations:
-            for group, option in zip(GROUPS, chosen, strict=True):
-                cfg[group] = nodes[group][option]
-            config = to_config(cfg)
-            assert tuple(getattr(config, group).name for group in GROUPS) == chosen
+
+
+def test_every_combination_of_groups_fits_together(parts):
+    values = {name: getattr(to_config(composed()), name) for name in VALUES}
+    combinations = list(itertools.product(*(parts[group].items() for group in GROUPS)))
+    assert len(combinations) == math.prod(len(options(group)) for group in GROUPS) > 25_000
+    for chosen in combinations:
+        groups = {group: part for group, (_, part) in zip(GROUPS, chosen, strict=True)}
+        config = TrainConfig(**groups, **values)
+        assert {stage.learning_rate for stage in config.finetune.stages.values()} == {1e-3}
+
+
+def test_every_two_options_of_two_groups_compose():
+    """Composing all of them takes Hydra an hour; what one option can do to another shows in two."""
+    for choices in pairwise({group: options(group) for group in GROUPS}):
+        needed = itertools.chain.from_iterable(
+            NEEDED.get(option, ()) for option in choices.values()
+        )
+        overrides = [f"{group}={option}" for group, option in choices.items()]
+        config = to_config(composed(*overrides, *needed))
+        for group in ("head", "augmentation", "finetune", "optimizer", "schedule", "data"):
+            assert getattr(config, group).name == choices[group]
+        rates = {stage.learning_rate for stage in config.finetune.stages.values()}
+        assert rates == {config.optimizer.learning_rate}
+
+
+def pairwise(groups: dict[str, list[str]]) -> list[dict[str, str]]:
+    """Choices of one option a group, among which every two options of two groups meet."""
+    names = list(groups)
+    left = {
+        frozenset([(a, x), (b, y)])
+        for a, b in itertools.combinations(names, 2)
+        for x, y in itertools.product(groups[a], groups[b])
+    }
+    rows = []
+    while left:
+        row = dict(min(left, key=sorted))
+        for name in names:
+            if name not in row:
+                meets = {
+                    option: sum(frozenset([(name, option), pair]) in left for pair in row.items())
+                    for option in groups[name]
+                }
+                row[name] = max(meets, key=meets.get)
+        left -= {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
+        rows.append(row)
+    return rows
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
@@ -94,10 +142,31 @@ def test_a_config_survives_the_way_into_json_and_back():
         ("+data.rooot=x", "data.rooot: Key 'rooot' not in 'KaggleData'"),
         ("schedule.factor=2", "Expected factor in (0, 1). Received: factor=2.0"),
         ("head.dropout=1", "Expected dropout in [0, 1). Received: dropout=1.0"),
-        ("head.name=none", "Expected head to be one of avg_dense. Received: head.name=none"),
+        (
+            "head.name=none",
+            "Expected head to be one of avg_dense, max_dense, max_dropout. Received: head.name=n",
+        ),
         ("backbone.name=vgg", "Expected backbone to be one of efficientnetb3, xception,"),
         ("backbone.preprocessing=unit", "preprocessing is part of the network"),
         ("image_size=16", "Expected image_size to be at least 32 px for efficientnetb3"),
+        (
+            "finetune.stages.all.image_size=16",
+            "Expected finetune.stages.all.image_size to be at least",
+        ),
+        ("finetune.stages.all.image_size=9999", "Expected image_size to be from 1 to 4096 pixels"),
+        ("finetune.stages.all.batch_size=0", "Expected batch_size to be at least 1."),
+        (
+            "finetune.stages.all.callbacks=[plateu]",
+            "Expected callbacks to be one of plateau, early_",
+        ),
+        (
+            "finetune.stages.all.callbacks=[early_stopping]",
+            "Expected finetune.early_stopping_patie",
+        ),
+        ("finetune.stages.all.callbacks=[tensorboard]", "Expected runtime.tensorboard=true, since"),
+        ("schedule.monitor=val_f1", "Expected monitor to be one of val_loss, val_accuracy, loss,"),
+        ("optimizer.beta_1=1", "Expected beta_1 in [0, 1). Received: beta_1=1.0"),
+        ("optimizer.name=lion", "Expected optimizer to be one of adamax, adam, adamw, sgd."),
         ("runtime.device=tpu", "Expected device to be one of auto, cpu, gpu."),
         ("runtime.workers=0", "Expected workers to be at least 1, or null for one a core."),
         ("optimizer.learning_rate=-1", "Expected learning_rate to be above 0."),
@@ -111,3 +180,47 @@ def test_predict_takes_changes_to_the_runs_data_or_another_source():
     assert set(to_predict_config(composed(name="predict")).data.values()) == {None}
     config = to_predict_config(composed("data=kaggle", "data.root=x", name="predict"))
     assert (config.data["name"], config.data["root"]) == ("kaggle", "x")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (
+            ("schedule=cosine", "finetune.stages.all.callbacks=[plateau]"),
+            "Expected schedule=plateau, since the stage all lists plateau among its callbacks: "
+            "ReduceLROnPlateau and a schedule cannot both move the learning rate. "
+            "Received: schedule=cosine",
+        ),
+        (("schedule=cosine", "+schedule.factor=0.5"), "Key 'factor' not in 'CosineSchedule'"),
+        (("schedule=cosine", "schedule.warmup=1"), "Expected warmup in [0, 1). Received: warmup=1"),
+        (("schedule=exponential", "schedule.rate=1.5"), "Expected rate in (0, 1). Received: rate="),
+        (("optimizer=sgd", "+optimizer.beta_1=0.9"), "Key 'beta_1' not in 'SgdOptimizer'"),
+        (("optimizer=sgd", "optimizer.momentum=1"), "Expected momentum in [0, 1)."),
+        (
+            ("optimizer=adamw", "optimizer.weight_decay=-1"),
+            "Expected weight_decay to be 0 or more.",
+        ),
+        (("head=max_dense", "head.units2=-1"), "Expected units2 to be 0 (no such layer) or more."),
+        (("head=max_dropout", "+head.units=9"), "Key 'units' not in 'MaxDropoutHead'"),
+    ],
+)
+def test_what_cannot_be_combined_is_told_by_name(overrides, text):
+    assert text in told(*overrides)
+
+
+def test_the_notebooks_policies_heads_and_schedules_have_the_published_numbers():
+    config = to_config(composed("head=max_dense", "schedule=exponential", "optimizer=sgd"))
+    assert (config.head.units, config.head.dropout, config.head.units2) == (256, 0.5, 0)
+    assert (config.schedule.rate, config.schedule.steps) == (0.95, 100)
+    assert to_config(composed("head=max_dropout")).head.dropout == 0.3
+    names = {name: list(composed(f"augmentation={name}").augmentation.train) for name in POLICIES}
+    assert names == POLICIES
+
+
+POLICIES = {
+    "geometric": ["affine"],
+    "photo": ["blur", "noise", "affine", "colour", "flip", "light"],
+    "photo_no_brightness": ["blur", "noise", "affine", "colour", "flip"],
+    "photo_rgb": ["blur", "noise", "affine", "rgb", "colour", "flip", "light"],
+    "none": [],
+}

@@ -20,6 +20,7 @@ from carcls.models.classifier import load_classifier
 from carcls.run import read_model_info
 from carcls.training.callbacks import Best, History, KeepWeights, StopOnSignal
 from carcls.training.feed import Feed
+from carcls.training.inputs import prepare_inputs
 from carcls.training.loop import train
 from tests.conftest import draw_competition
 from tests.test_cli import ROOT
@@ -139,9 +140,7 @@ def test_each_of_the_notebooks_backbones_goes_through_stages(name, tmp_path):
     train(config, tmp_path / "run")
     saved = pd.read_csv(tmp_path / "run" / "val_predictions.csv").filter(like="p_").to_numpy()
     model = load_classifier(tmp_path / "run" / "model.keras")
-    from carcls.training.inputs import prepare_inputs
-
-    ((images, _),) = prepare_inputs(config).val.epoch()
+    ((images, _),) = prepare_inputs(config).val(config.finetune.stages["all"]).epoch()
     np.testing.assert_allclose(model.predict_on_batch(images), saved, atol=2e-6)
 
 
@@ -217,26 +216,26 @@ def logs(accuracy: float, loss: float) -> dict[str, float]:
 
 def test_best_prefers_accuracy_then_loss_and_remembers_over_stages():
     best = Best("val_accuracy")
-    assert best.improve("head", 1, logs(0.5, 1.0))
-    assert not best.improve("head", 2, logs(0.5, 1.0))
-    assert best.improve("head", 3, logs(0.5, 0.9))
-    assert not best.improve("all", 4, logs(0.4, 0.1))
-    assert not best.improve("all", 5, logs(float("nan"), float("nan")))
-    assert best.improve("all", 6, logs(0.6, 2.0))
-    assert (best.stage, best.epoch) == ("all", 6)
+    assert best.improve(1, logs(0.5, 1.0))
+    assert not best.improve(2, logs(0.5, 1.0))
+    assert best.improve(3, logs(0.5, 0.9))
+    assert not best.improve(4, logs(0.4, 0.1))
+    assert not best.improve(5, logs(float("nan"), float("nan")))
+    assert best.improve(6, logs(0.6, 2.0))
+    assert best.epoch == 6
 
 
 def test_best_by_loss_prefers_loss():
     best = Best("val_loss")
-    assert best.improve("head", 1, logs(0.9, 1.0))
-    assert best.improve("head", 2, logs(0.1, 0.5))
+    assert best.improve(1, logs(0.9, 1.0))
+    assert best.improve(2, logs(0.1, 0.5))
 
 
 @pytest.mark.parametrize(("keep", "saved_after"), [("best", [1, 3]), ("last", [1, 2, 3])])
 def test_weights_are_saved_after_each_epoch_that_is_kept(keep, saved_after):
     saved = []
     best = Best("val_accuracy")
-    callback = KeepWeights(lambda: saved.append(epoch + 1), best, "head", keep, first_epoch=10)
+    callback = KeepWeights(lambda: saved.append(epoch + 1), best, keep, first_epoch=10)
     for epoch, accuracy in enumerate([0.5, 0.4, 0.6]):
         callback.on_epoch_end(epoch, logs(accuracy, 1.0))
     assert saved == saved_after
@@ -246,7 +245,7 @@ def test_weights_are_saved_after_each_epoch_that_is_kept(keep, saved_after):
 def test_an_epoch_that_diverged_is_never_kept():
     saved = []
     best = Best("val_accuracy")
-    callback = KeepWeights(lambda: saved.append(1), best, "head", "last", first_epoch=0)
+    callback = KeepWeights(lambda: saved.append(1), best, "last", first_epoch=0)
     callback.on_epoch_end(0, logs(0.5, 1.0))
     callback.on_epoch_end(1, logs(0.9, 1.0) | {"val_loss": float("inf")})
     callback.on_epoch_end(2, logs(0.9, float("nan")))

@@ -4,40 +4,69 @@ The YAML holds the values, these hold the types and the limits. `to_config` turn
 composed into them, so that every mistake is told by name before anything heavy is imported.
 """
 
-from carcls.config.data import DataConfig, DemoData, FolderData, KaggleData
+from carcls.config.data import (
+    CsvData,
+    DataConfig,
+    DemoData,
+    FolderData,
+    KaggleData,
+    with_absolute_paths,
+)
 from carcls.config.entry_points import PredictConfig, RuntimeConfig, TrainConfig
-from carcls.config.network import AvgDenseHead, BackboneConfig, HeadConfig
+from carcls.config.network import (
+    AvgDenseHead,
+    BackboneConfig,
+    HeadConfig,
+    MaxDenseHead,
+    MaxDropoutHead,
+)
 from carcls.config.reading import to_config, to_data_config, to_plain, to_predict_config
 from carcls.config.training import (
+    AdamaxOptimizer,
+    AdamOptimizer,
+    AdamWOptimizer,
     AugmentationConfig,
     ConstantSchedule,
+    CosineSchedule,
+    ExponentialSchedule,
     FinetuneConfig,
     OptimizerConfig,
     PlateauSchedule,
     ScheduleConfig,
+    SgdOptimizer,
     StageConfig,
 )
 
 __all__ = [
+    "AdamOptimizer",
+    "AdamWOptimizer",
+    "AdamaxOptimizer",
     "AugmentationConfig",
     "AvgDenseHead",
     "BackboneConfig",
     "ConstantSchedule",
+    "CosineSchedule",
+    "CsvData",
     "DataConfig",
     "DemoData",
+    "ExponentialSchedule",
     "FinetuneConfig",
     "FolderData",
     "HeadConfig",
     "KaggleData",
+    "MaxDenseHead",
+    "MaxDropoutHead",
     "OptimizerConfig",
     "PlateauSchedule",
     "PredictConfig",
     "RuntimeConfig",
     "ScheduleConfig",
+    "SgdOptimizer",
     "StageConfig",
     "TrainConfig",
     "to_config",
     "to_data_config",
     "to_plain",
     "to_predict_config",
+    "with_absolute_paths",
 ]

@@ -14,3 +14,8 @@ def expect_one_of(choices: tuple[str, ...], **received: Any) -> None:
     """Raises ValueError unless the one value received is among `choices`."""
     ((name, value),) = received.items()
     expect(value in choices, f"{name} to be one of {', '.join(choices)}", **received)
+
+
+def expect_image_size(image_size: int) -> None:
+    """Raises ValueError unless a photo can have this side, in pixels."""
+    expect(1 <= image_size <= 4096, "image_size to be from 1 to 4096 pixels", image_size=image_size)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
-from carcls.config.checks import expect, expect_one_of
+from carcls.config.checks import expect, expect_image_size, expect_one_of
 from carcls.config.data import DataConfig
 from carcls.config.network import BackboneConfig, HeadConfig
 from carcls.config.training import (
@@ -55,27 +56,49 @@ class TrainConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        expect(
-            1 <= self.image_size <= 4096,
-            "image_size to be from 1 to 4096 pixels",
-            image_size=self.image_size,
-        )
+        expect_image_size(self.image_size)
         expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
         expect(self.seed >= 0, "seed to be 0 or more", seed=self.seed)
+        for name, stage in self.finetune.stages.items():
+            listed = stage.callbacks or ()
+            expect(
+                "plateau" not in listed or self.schedule.name == "plateau",
+                f"schedule=plateau, since the stage {name} lists plateau among its callbacks: "
+                "ReduceLROnPlateau and a schedule cannot both move the learning rate",
+                schedule=self.schedule.name,
+            )
+            expect(
+                "tensorboard" not in listed or self.runtime.tensorboard,
+                f"runtime.tensorboard=true, since the stage {name} lists tensorboard among its "
+                "callbacks",
+                tensorboard=self.runtime.tensorboard,
+            )
 
 
 @dataclass(kw_only=True, slots=True)
 class PredictConfig:
     """All of `python predict.py`."""
 
-    ckpt: str | None
+    ckpt: Any  # a run, a .keras file or a pretrained network, or a list: an ensemble; here a list
     images: Any  # null, or one path, folder or glob, or a list of them
     data: dict[str, Any] | None  # what differs from the data that the run was trained on
     output: str | None
     top: int
     batch_size: int
     runtime: RuntimeConfig
+    weights: list[float] | None = None  # what each of several checkpoints counts; null: the same
+    tta: str = "none"  # none, flip, flip+scale: views of a photo that are averaged
 
     def __post_init__(self) -> None:
+        items = self.ckpt if isinstance(self.ckpt, list | tuple) else [self.ckpt]
+        if items in ([None], [""]):
+            items = []
+        expect(
+            all(isinstance(item, str | int | PurePath) and item != "" for item in items),
+            "ckpt to be a run, or a list of runs",
+            ckpt=self.ckpt,
+        )
+        self.ckpt = [str(item) for item in items]
         expect(self.top >= 1, "top to be at least 1", top=self.top)
         expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
+        expect_one_of(("none", "flip", "flip+scale"), tta=self.tta)

@@ -8,18 +8,37 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from carcls.catalogue import check_preprocessing, find_spec
-from carcls.config.data import DataConfig, DemoData, FolderData, KaggleData
+from carcls.config.data import CsvData, DataConfig, DemoData, FolderData, KaggleData
 from carcls.config.entry_points import PredictConfig, TrainConfig
-from carcls.config.network import AvgDenseHead
-from carcls.config.training import ConstantSchedule, OptimizerConfig, PlateauSchedule
+from carcls.config.network import AvgDenseHead, MaxDenseHead, MaxDropoutHead
+from carcls.config.training import (
+    AdamaxOptimizer,
+    AdamOptimizer,
+    AdamWOptimizer,
+    ConstantSchedule,
+    CosineSchedule,
+    ExponentialSchedule,
+    PlateauSchedule,
+    SgdOptimizer,
+)
 from carcls.errors import UserError
 
 # Groups whose options differ in their fields: the option's name picks the dataclass.
 OPTIONS: dict[str, dict[str, type]] = {
-    "head": {"avg_dense": AvgDenseHead},
-    "optimizer": {"adamax": OptimizerConfig},
-    "schedule": {"plateau": PlateauSchedule, "constant": ConstantSchedule},
-    "data": {"kaggle": KaggleData, "folder": FolderData, "demo": DemoData},
+    "head": {"avg_dense": AvgDenseHead, "max_dense": MaxDenseHead, "max_dropout": MaxDropoutHead},
+    "optimizer": {
+        "adamax": AdamaxOptimizer,
+        "adam": AdamOptimizer,
+        "adamw": AdamWOptimizer,
+        "sgd": SgdOptimizer,
+    },
+    "schedule": {
+        "plateau": PlateauSchedule,
+        "exponential": ExponentialSchedule,
+        "cosine": CosineSchedule,
+        "constant": ConstantSchedule,
+    },
+    "data": {"kaggle": KaggleData, "folder": FolderData, "csv": CsvData, "demo": DemoData},
 }
 
 
@@ -32,11 +51,17 @@ def to_config(cfg: DictConfig) -> TrainConfig:
     config = _fit(TrainConfig, cfg)
     backbone = find_spec(config.backbone.name)
     check_preprocessing(backbone, config.backbone.preprocessing)
-    if config.image_size < backbone.min_size:
-        raise UserError(
-            f"Expected image_size to be at least {backbone.min_size} px for {backbone.name} "
-            f"(pretrained at {backbone.default_size}). Received: image_size={config.image_size}"
-        )
+    sizes = {"image_size": config.image_size} | {
+        f"finetune.stages.{name}.image_size": stage.image_size
+        for name, stage in config.finetune.stages.items()
+        if stage.image_size is not None
+    }
+    for key, size in sizes.items():
+        if size < backbone.min_size:
+            raise UserError(
+                f"Expected {key} to be at least {backbone.min_size} px for {backbone.name} "
+                f"(pretrained at {backbone.default_size}). Received: {key}={size}"
+            )
     return config
 
 

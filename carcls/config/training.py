@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from carcls.config.checks import expect, expect_one_of
+from carcls.config.checks import expect, expect_image_size, expect_one_of
 
 
 @dataclass(kw_only=True, slots=True)
@@ -16,13 +16,19 @@ class AugmentationConfig:
     train: dict[str, Any] = field(default_factory=dict)
 
 
+STAGE_CALLBACKS = ("plateau", "early_stopping", "tensorboard")
+
+
 @dataclass(kw_only=True, slots=True)
 class StageConfig:
-    """One `fit`: what trains, for how long, how fast."""
+    """One `fit`: what trains, for how long, how fast, on what."""
 
     epochs: int
     learning_rate: float  # at the start of the stage
     trainable: float = 1.0  # share of the backbone's layers, counted from the top
+    image_size: int | None = None  # null: that of the run
+    batch_size: int | None = None  # null: that of the run
+    callbacks: list[str] | None = None  # which of STAGE_CALLBACKS run; null: all that are set up
 
     def __post_init__(self) -> None:
         expect(self.epochs >= 1, "epochs to be at least 1", epochs=self.epochs)
@@ -34,6 +40,16 @@ class StageConfig:
             "trainable to be a share in [0, 1]",
             trainable=self.trainable,
         )
+        if self.image_size is not None:
+            expect_image_size(self.image_size)
+        if self.batch_size is not None:
+            expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
+        for callback in self.callbacks or ():
+            expect_one_of(STAGE_CALLBACKS, callbacks=callback)
+
+    def runs(self, callback: str) -> bool:
+        """Whether this stage lets `callback`, one of STAGE_CALLBACKS, run."""
+        return self.callbacks is None or callback in self.callbacks
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,6 +73,13 @@ class FinetuneConfig:
             "early_stopping_patience to be 0 (off) or more",
             early_stopping_patience=self.early_stopping_patience,
         )
+        for name, stage in self.stages.items():
+            expect(
+                "early_stopping" not in (stage.callbacks or ()) or self.early_stopping_patience > 0,
+                f"finetune.early_stopping_patience above 0, since the stage {name} lists "
+                "early_stopping among its callbacks",
+                early_stopping_patience=self.early_stopping_patience,
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,14 +88,59 @@ class OptimizerConfig:
 
     name: str
     learning_rate: float
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-7
 
     def __post_init__(self) -> None:
         expect(
             self.learning_rate > 0, "learning_rate to be above 0", learning_rate=self.learning_rate
         )
+
+
+@dataclass(kw_only=True, slots=True)
+class AdamaxOptimizer(OptimizerConfig):
+    """Adamax (Kingma and Ba, 2014, section 7.1)."""
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        for name in ("beta_1", "beta_2"):
+            value = getattr(self, name)
+            expect(0.0 <= value < 1.0, f"{name} in [0, 1)", **{name: value})
+        expect(self.epsilon > 0, "epsilon to be above 0", epsilon=self.epsilon)
+
+
+@dataclass(kw_only=True, slots=True)
+class AdamOptimizer(AdamaxOptimizer):
+    """Adam (Kingma and Ba, 2014), by choice with AMSGrad (Reddi et al., 2018)."""
+
+    amsgrad: bool = False
+
+
+@dataclass(kw_only=True, slots=True)
+class AdamWOptimizer(AdamOptimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        AdamOptimizer.__post_init__(self)
+        expect(
+            self.weight_decay >= 0, "weight_decay to be 0 or more", weight_decay=self.weight_decay
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class SgdOptimizer(OptimizerConfig):
+    """Stochastic gradient descent with momentum."""
+
+    momentum: float
+    nesterov: bool
+
+    def __post_init__(self) -> None:
+        OptimizerConfig.__post_init__(self)
+        expect(0.0 <= self.momentum < 1.0, "momentum in [0, 1)", momentum=self.momentum)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -99,4 +167,34 @@ class PlateauSchedule(ScheduleConfig):
     def __post_init__(self) -> None:
         expect(0.0 < self.factor < 1.0, "factor in (0, 1)", factor=self.factor)
         expect(self.patience >= 1, "patience to be at least 1 epoch", patience=self.patience)
-        expect_one_of(("val_loss", "val_accuracy"), monitor=self.monitor)
+        expect(
+            self.min_learning_rate >= 0,
+            "min_learning_rate to be 0 or more",
+            min_learning_rate=self.min_learning_rate,
+        )
+        expect_one_of(("val_loss", "val_accuracy", "loss", "accuracy"), monitor=self.monitor)
+
+
+@dataclass(kw_only=True, slots=True)
+class ExponentialSchedule(ScheduleConfig):
+    """Times `rate` every `steps` steps: gradually, or all at once with `staircase`."""
+
+    rate: float
+    steps: int
+    staircase: bool
+
+    def __post_init__(self) -> None:
+        expect(0.0 < self.rate < 1.0, "rate in (0, 1)", rate=self.rate)
+        expect(self.steps >= 1, "steps to be at least 1", steps=self.steps)
+
+
+@dataclass(kw_only=True, slots=True)
+class CosineSchedule(ScheduleConfig):
+    """A linear warmup, then half a cosine down to `final` (Loshchilov and Hutter, 2017)."""
+
+    warmup: float  # share of the stage's steps
+    final: float  # share of the stage's learning rate that it ends at
+
+    def __post_init__(self) -> None:
+        expect(0.0 <= self.warmup < 1.0, "warmup in [0, 1)", warmup=self.warmup)
+        expect(0.0 <= self.final <= 1.0, "final in [0, 1]", final=self.final)

@@ -26,11 +26,10 @@ class Best:
 
     monitor: str
     key: tuple[float, float] | None = None  # larger is better
-    stage: str = ""
     epoch: int = 0  # counted over all stages, from 1
     kept_epoch: int = 0  # the one whose weights were saved last
 
-    def improve(self, stage: str, epoch: int, logs: dict[str, float]) -> bool:
+    def improve(self, epoch: int, logs: dict[str, float]) -> bool:
         """Notes the epoch if it is better than all before it. NaN and infinity never are."""
         key = (-logs["val_loss"], logs["val_accuracy"])
         if self.monitor == "val_accuracy":
@@ -39,7 +38,7 @@ class Best:
             self.key is not None and key <= self.key
         ):
             return False
-        self.key, self.stage, self.epoch = key, stage, epoch
+        self.key, self.epoch = key, epoch
         return True
 
 
@@ -52,25 +51,21 @@ class KeepWeights(keras.callbacks.Callback):
     Args:
         save: Writes the model.
         best: Shared by all stages.
-        stage: Name of this one.
-        keep: `best` or `last`.
+        keep: `best` or `last`; `best` needs validation photos.
         first_epoch: Epochs before this stage.
     """
 
-    def __init__(
-        self, save: Callable[[], None], best: Best, stage: str, keep: str, first_epoch: int
-    ) -> None:
+    def __init__(self, save: Callable[[], None], best: Best, keep: str, first_epoch: int) -> None:
         super().__init__()
         self.save = save
         self.best = best
-        self.stage = stage
         self.keep = keep
         self.first_epoch = first_epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         epoch = self.first_epoch + epoch + 1
-        is_best = self.best.improve(self.stage, epoch, logs)
-        is_sound = math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])
+        is_best = "val_loss" in logs and self.best.improve(epoch, logs)
+        is_sound = all(math.isfinite(logs.get(name, 0.0)) for name in ("loss", "val_loss"))
         if is_best or (self.keep == "last" and is_sound):
             self.save()
             self.best.kept_epoch = epoch
@@ -183,10 +178,13 @@ class ProgressLine(keras.callbacks.Callback):
         # The first epoch of a stage pays for building its graph: leave it out where possible.
         usual = self.seconds[1:] or self.seconds
         left = (self.epochs - epoch - 1 + self.epochs_after) * sum(usual) / len(usual)
+        measured = "   ".join(
+            f"{name} {row[name]:.4f}"
+            for name in ("loss", "accuracy", "val_loss", "val_accuracy")
+            if row[name] is not None
+        )
         self.say(
-            f"{self.title} epoch {epoch + 1:>2}/{self.epochs}   "
-            f"loss {row['loss']:.4f}   accuracy {row['accuracy']:.4f}   "
-            f"val_loss {row['val_loss']:.4f}   val_accuracy {row['val_accuracy']:.4f}   "
+            f"{self.title} epoch {epoch + 1:>2}/{self.epochs}   {measured}   "
             f"lr {row['learning_rate']:.2g}   {row['images_per_second']:.0f} photos/s   "
             f"{duration(left)} left"
         )

@@ -3,13 +3,14 @@
 import logging
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from carcls.config import TrainConfig
+from carcls.config import StageConfig, TrainConfig
 from carcls.console import progress_bar
 from carcls.data.loader import Loader, Photos, default_workers
-from carcls.data.records import TrainingPhotos, examples
+from carcls.data.records import TrainingPhotos, examples, opened_in_part
 from carcls.data.sources import read_training_photos
 from carcls.data.split import stratified_split
 from carcls.data.transforms import build_augment
@@ -24,29 +25,86 @@ class Inputs:
 
     Attributes:
         records: All photos that could be opened.
-        is_val: `(n,)` bool over `records.table`.
-        train, val: The loaders.
+        is_val: `(n,)` bool over `records.table`; none are True when all of them train.
+        photos: The same photos as pixels, at the size that was asked for last.
+        notes: Photos that were opened only in part, as (id, what was odd).
         fingerprint: Of the data as it was found.
-        in_memory: Whether the decoded photos are kept in memory.
+        config: Of the run.
         seconds: What it took to prepare all this.
     """
 
     records: TrainingPhotos
     is_val: np.ndarray
-    train: Loader
-    val: Loader
+    photos: Photos
+    notes: list[tuple[str, str]]
     fingerprint: str
-    in_memory: bool
+    config: TrainConfig
     seconds: float
+
+    def train(self, stage: StageConfig) -> Loader:
+        """Batches to train on, in the size and number that the stage asks for."""
+        self._resize(stage)
+        return self._loader(
+            self.photos,
+            ~self.is_val,
+            stage,
+            shuffle=True,
+            augment=lambda: build_augment(self.config.augmentation.train),
+        )
+
+    def val(self, stage: StageConfig) -> Loader | None:
+        """Batches to validate with, as a stage sees them; None when all photos train."""
+        if not self.is_val.any():
+            return None
+        size = stage.image_size or self.config.image_size
+        if self.photos.size == size:
+            return self._loader(self.photos, self.is_val, stage)
+        # After a later stage of another size: not worth decoding the training photos for.
+        paths, mode = self.photos.paths, self.photos.resize_mode
+        return self._loader(Photos(paths, size, mode), self.is_val, stage)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the decoded photos are kept, or decoded anew in every epoch."""
+        return _fits_in_memory(self.photos, self.config)
 
     def class_counts(self) -> list[int]:
         """Training photos of each class."""
         labels = self.records.table.label.to_numpy()[~self.is_val]
         return np.bincount(labels, minlength=len(self.records.class_names)).tolist()
 
+    def _resize(self, stage: StageConfig) -> None:
+        size = stage.image_size or self.config.image_size
+        if size != self.photos.size:
+            self.photos.pixels = None  # room for the new ones
+            self.photos = Photos(self.photos.paths, size, self.photos.resize_mode)
+            if self.in_memory:
+                _decode(self.photos, True, self._workers)
+
+    def _loader(
+        self, photos: Photos, chosen: np.ndarray, stage: StageConfig, **options: Any
+    ) -> Loader:
+        return Loader(
+            photos,
+            np.flatnonzero(chosen),
+            self.records.table.label.to_numpy(),
+            batch_size=stage.batch_size or self.config.batch_size,
+            seed=self.config.seed,
+            workers=self._workers,
+            **options,
+        )
+
+    @property
+    def _workers(self) -> int:
+        return self.config.runtime.workers or default_workers()
+
+
+def _fits_in_memory(photos: Photos, config: TrainConfig) -> bool:
+    return photos.bytes_in_memory() <= config.data.memory_limit_gb * 1e9
+
 
 def prepare_inputs(config: TrainConfig) -> Inputs:
-    """Finds the photos, opens each once, splits them and sets the loaders up.
+    """Finds the photos, opens each once, at the first stage's size, and splits them.
 
     Raises:
         UserError: If the data is not as expected, or a photo cannot be opened and
@@ -56,14 +114,31 @@ def prepare_inputs(config: TrainConfig) -> Inputs:
     # A policy's mistakes are told before minutes of decoding.
     build_augment(config.augmentation.train)
     records = read_training_photos(config.data)
+    if config.data.refit:
+        records.table = records.table.drop(columns="is_val", errors="ignore")
     fingerprint = records.fingerprint()
-    photos = Photos(records.table.path.tolist(), config.image_size, config.data.resize)
-    in_memory = photos.bytes_in_memory() <= config.data.memory_limit_gb * 1e9
-    workers = config.runtime.workers or default_workers()
-    _decode(photos, in_memory, workers)
+    first = next(iter(config.finetune.stages.values()))
+    size = first.image_size or config.image_size
+    photos = Photos(records.table.path.tolist(), size, config.data.resize)
+    _decode(photos, _fits_in_memory(photos, config), config.runtime.workers or default_workers())
     records, photos = _without_unreadable(records, photos, config.data.on_error)
+    if photos.notes:
+        log.info(opened_in_part([records.table.id.iloc[i] for i in sorted(photos.notes)]))
+    return Inputs(
+        records=records,
+        is_val=_choose_validation(records, config),
+        photos=photos,
+        notes=[(records.table.id.iloc[i], note) for i, note in sorted(photos.notes.items())],
+        fingerprint=fingerprint,
+        config=config,
+        seconds=time.perf_counter() - started,
+    )
 
+
+def _choose_validation(records: TrainingPhotos, config: TrainConfig) -> np.ndarray:
     labels = records.table.label.to_numpy()
+    if config.data.refit:
+        return np.zeros(len(labels), bool)
     if "is_val" in records.table:
         is_val = records.table.is_val.to_numpy()
     else:
@@ -74,23 +149,14 @@ def prepare_inputs(config: TrainConfig) -> Inputs:
                 f"Expected photos to {name}. Received: none of {len(labels)}. "
                 "At least one class needs two photos."
             )
-    common = {"batch_size": config.batch_size, "seed": config.seed, "workers": workers}
-    return Inputs(
-        records=records,
-        is_val=is_val,
-        train=Loader(
-            photos,
-            np.flatnonzero(~is_val),
-            labels,
-            shuffle=True,
-            augment=lambda: build_augment(config.augmentation.train),
-            **common,
-        ),
-        val=Loader(photos, np.flatnonzero(is_val), labels, **common),
-        fingerprint=fingerprint,
-        in_memory=in_memory,
-        seconds=time.perf_counter() - started,
-    )
+    absent = sorted(set(labels) - set(labels[~is_val]))
+    if absent:
+        names = [records.class_names[i] for i in absent]
+        raise UserError(
+            "Expected at least one photo to train on in every class. "
+            f"Received photos to validate with only, in: {examples(names)}."
+        )
+    return is_val
 
 
 def _decode(photos: Photos, keep: bool, workers: int) -> None:

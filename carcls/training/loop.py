@@ -12,7 +12,7 @@ import pandas as pd
 from carcls import run as files
 from carcls import runtime
 from carcls.backend import keras
-from carcls.config import StageConfig, TrainConfig, to_plain
+from carcls.config import StageConfig, TrainConfig, to_plain, with_absolute_paths
 from carcls.errors import UserError
 from carcls.models.classifier import (
     backbone_of,
@@ -29,6 +29,7 @@ from carcls.training.callbacks import Best, History, KeepWeights, ProgressLine, 
 from carcls.training.feed import Feed
 from carcls.training.inputs import Inputs, prepare_inputs
 from carcls.training.optimizers import build_optimizer, schedule_callbacks
+from carcls.training.refit import without_validation
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class StageResult:
 
     name: str
     epochs: int
-    val_accuracy: float  # of its best epoch
+    val_accuracy: float | None  # of its best epoch; None without validation photos
     seconds: float
 
 
@@ -91,9 +92,10 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
         UserError: If the data, the weights or the disk are not as they should be, or the loss
             became NaN before anything was reached.
     """
-    # Recorded as it is found from anywhere.
-    root = str(Path(config.data.root).expanduser().absolute())
-    config = replace(config, data=replace(config.data, root=root))
+    config = replace(config, data=with_absolute_paths(config.data))
+    changes: list[str] = []
+    if config.data.refit:
+        config, changes = without_validation(config)
     inputs = inputs or prepare_inputs(config)
     started = time.perf_counter() - inputs.seconds
     device = runtime.set_up(config.runtime, config.seed)
@@ -105,10 +107,14 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
         "device": device,
         "data_fingerprint": session.inputs.fingerprint,
         "config": to_plain(config),
+        "changed": changes,
         "skipped": [{"id": i, "reason": r} for i, r in session.inputs.records.skipped],
+        "notes": [{"id": i, "note": n} for i, n in session.inputs.notes],
     }
     files.write_json(workdir / files.RUN, {**run_facts, "status": "running"})
     log.info(report.plan(config, session.inputs, session.model, device))
+    for change in changes:
+        log.info(f"data.refit has no validation photos, so {change}.")
 
     with StopOnSignal(log.info) as stop:
         try:
@@ -170,27 +176,34 @@ def _run_stage(
     session: Session, name: str, stage: StageConfig, title: str, stop: StopOnSignal
 ) -> None:
     config, inputs, history = session.config, session.inputs, session.history
+    train_loader, val_loader = inputs.train(stage), inputs.val(stage)
+    session.info.image_size = stage.image_size or config.image_size
     freeze(backbone_of(session.model), stage.trainable, config.finetune.batch_norm)
     # Fitted as a second model over the same layers, so that the saved one carries no optimizer.
     fitted = keras.Model(session.model.input, session.model.output)
     fitted.compile(
-        optimizer=build_optimizer(config.optimizer, stage.learning_rate),
+        optimizer=build_optimizer(
+            config.optimizer,
+            config.schedule,
+            stage.learning_rate,
+            steps=stage.epochs * len(train_loader),
+        ),
         loss=keras.losses.SparseCategoricalCrossentropy(),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=config.runtime.jit,
         run_eagerly=config.runtime.eager,
     )
-    history.start_stage(name, len(inputs.train.indices), len(inputs.train))
+    history.start_stage(name, len(train_loader.indices), len(train_loader))
     first_epoch = len(history.rows)
     started = time.perf_counter()
-    train_batches = Feed(inputs.train, first_epoch * len(inputs.train))
-    val_batches = Feed(inputs.val)
+    train_batches = Feed(train_loader, first_epoch * len(train_loader))
+    val_batches = None if val_loader is None else Feed(val_loader)
     try:
         fitted.fit(
             train_batches,
-            steps_per_epoch=len(inputs.train),
+            steps_per_epoch=len(train_loader),
             validation_data=val_batches,
-            validation_steps=len(inputs.val),
+            validation_steps=None if val_loader is None else len(val_loader),
             epochs=stage.epochs,
             shuffle=False,  # the loader does
             verbose=0,
@@ -198,14 +211,15 @@ def _run_stage(
         )
     finally:
         train_batches.close()
-        val_batches.close()
+        if val_batches is not None:
+            val_batches.close()
         rows = history.rows[first_epoch:]
         if rows:
             session.stages.append(
                 StageResult(
                     name=name,
                     epochs=len(rows),
-                    val_accuracy=max(row["val_accuracy"] for row in rows),
+                    val_accuracy=max(row["val_accuracy"] for row in rows) if val_loader else None,
                     seconds=round(time.perf_counter() - started, 1),
                 )
             )
@@ -221,18 +235,17 @@ def _callbacks(
     callbacks = [
         keras.callbacks.TerminateOnNaN(),
         history,
-        KeepWeights(session.save, session.best, name, plan.keep, len(history.rows)),
-        ProgressLine(
-            history, log.info, title, stage.epochs, epochs_after, len(session.inputs.train)
-        ),
-        *schedule_callbacks(config.schedule),
+        KeepWeights(session.save, session.best, plan.keep, len(history.rows)),
+        ProgressLine(history, log.info, title, stage.epochs, epochs_after, history.steps_per_epoch),
         stop,
     ]
-    if plan.early_stopping_patience:
+    if stage.runs("plateau"):
+        callbacks += schedule_callbacks(config.schedule)
+    if plan.early_stopping_patience and stage.runs("early_stopping"):
         callbacks.append(
             keras.callbacks.EarlyStopping(plan.monitor, patience=plan.early_stopping_patience)
         )
-    if config.runtime.tensorboard:
+    if config.runtime.tensorboard and stage.runs("tensorboard"):
         folder = session.workdir / files.TENSORBOARD / name
         callbacks.append(keras.callbacks.TensorBoard(str(folder), profile_batch=0))
     return callbacks
@@ -240,19 +253,24 @@ def _callbacks(
 
 def _finish(session: Session, seconds: float) -> dict[str, Any]:
     """Measures what was kept, as it lies on disk, and writes everything that is about it."""
-    history = session.history.frame()
-    model = load_classifier(session.model_path)
-    probs = predict_probs(model, session.inputs.val)
     kept = session.best.kept_epoch
-    metrics = _write_val_predictions(session, probs) | {
-        "val_loss": session.history.rows[kept - 1]["val_loss"],  # with the head's regularisation
+    row = session.history.rows[kept - 1]
+    metrics: dict[str, Any] = {
+        "val_accuracy": None,
+        "val_loss": row["val_loss"],  # with the head's regularisation
+        "n_train": int(np.sum(~session.inputs.is_val)),
+        "n_val": int(np.sum(session.inputs.is_val)),
         "kept_epoch": kept,
         "seconds": round(seconds, 1),
         "stages": [vars(stage) for stage in session.stages],
     }
+    val_loader = session.inputs.val(session.config.finetune.stages[row["stage"]])
+    if val_loader is not None:
+        probs = predict_probs(load_classifier(session.model_path), val_loader)
+        metrics |= _write_val_predictions(session, probs)
     files.write_json(session.workdir / files.METRICS, metrics)
     with files.replacing(session.workdir / files.CURVES) as temporary:
-        plot_curves(history, kept, report.title(session.config), temporary)
+        plot_curves(session.history.frame(), kept, report.title(session.config), temporary)
     return metrics
 
 
@@ -272,6 +290,4 @@ def _write_val_predictions(session: Session, probs: np.ndarray) -> dict[str, flo
     return {
         "val_accuracy": float(np.mean(probs.argmax(1) == labels)),
         "val_nll": float(-np.mean(np.log(of_label))),
-        "n_train": int(np.sum(~session.inputs.is_val)),
-        "n_val": len(labels),
     }

@@ -10,7 +10,7 @@ import numpy as np
 
 from carcls import run as files
 from carcls.config import TrainConfig
-from carcls.console import duration, facts, table
+from carcls.console import UNFOLDED, duration, facts, table
 from carcls.data.records import examples
 from carcls.models.classifier import backbone_of
 from carcls.models.freezing import freeze
@@ -33,23 +33,17 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
 
     Leaves the model frozen as for its last stage.
     """
-    n_val = int(np.sum(inputs.is_val))
-    n_train = len(inputs.is_val) - n_val
-    split = (
-        "the data's own split"
-        if "is_val" in inputs.records.table
-        else f"{config.data.val_split:.0%} of every class, seed {config.seed}"
-    )
+    n_train = int(np.sum(~inputs.is_val))
     counts = inputs.class_counts()
     classes = [f"{name} ({n})" for name, n in zip(inputs.records.class_names, counts, strict=True)]
-    memory = inputs.train.photos.bytes_in_memory()
+    memory = inputs.photos.bytes_in_memory()
     kept = f"kept in memory ({memory / 1e6:.0f} MB)" if inputs.in_memory else "decoded every epoch"
     skipped = len(inputs.records.skipped)
     pairs = [
         ("device", f"{device}, {config.runtime.precision}"),
         (
             "photos",
-            f"{n_train} to train, {n_val} to validate ({split}); {kept}"
+            f"{n_train} to train, {_validation(config, inputs)}; {kept}"
             + (f"; {skipped} left out" if skipped else ""),
         ),
         ("classes", f"{len(classes)}: {examples(classes, 12)}"),
@@ -61,8 +55,8 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
         ),
         (
             "training",
-            f"augmentation {config.augmentation.name}, batches of {config.batch_size} "
-            f"({len(inputs.train)} steps an epoch), {config.optimizer.name}, "
+            f"augmentation {config.augmentation.name}, batches of {config.batch_size}, "
+            f"{config.optimizer.name}, "
             f"{config.schedule.name}, keeps the {config.finetune.keep} epoch"
             + (f" by {config.finetune.monitor}" if config.finetune.keep == "best" else ""),
         ),
@@ -72,18 +66,40 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
     for name, stage in config.finetune.stages.items():
         layers = freeze(network, stage.trainable, config.finetune.batch_norm)
         trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+        batch_size = stage.batch_size or config.batch_size
         rows.append([
-            name, str(stage.epochs), f"{layers} of {len(network.layers)}",
-            f"{trainable / 1e6:.2f} M", f"{stage.learning_rate:g}",
+            name, f"{stage.epochs} × {-(-n_train // batch_size)}",
+            f"{layers} of {len(network.layers)}", f"{trainable / 1e6:.2f} M",
+            f"{stage.learning_rate:g}", f"{stage.image_size or config.image_size} px",
+            str(batch_size),
         ])  # fmt: skip
-    columns = ["stage", "epochs", "backbone layers", "parameters that train", "learning rate"]
+    columns = [
+        "stage", "epochs × steps", "backbone layers", "parameters that train", "learning rate",
+        "photos", "batch",
+    ]  # fmt: skip
     return f"\n{facts(pairs)}\n\n{table(columns, rows)}\n"
+
+
+def _validation(config: TrainConfig, inputs: Inputs) -> str:
+    """How many photos validate, who chose them, and which classes have none of them."""
+    if config.data.refit:
+        return "none to validate (data.refit=true)"
+    table = inputs.records.table
+    split = (
+        "the data's own split"
+        if "is_val" in table
+        else f"{config.data.val_split:.0%} of every class, seed {config.seed}"
+    )
+    unseen = sorted(set(table.label) - set(table.label[inputs.is_val]))
+    names = [inputs.records.class_names[i] for i in unseen]
+    missing = f", none of {examples(names)}" if names else ""
+    return f"{np.sum(inputs.is_val)} to validate ({split}){missing}"
 
 
 def summary(session: Session, metrics: dict[str, Any], status: str) -> str:
     """What each stage reached, where everything is, and what to run next."""
     rows = [
-        [stage.name, str(stage.epochs), f"{stage.val_accuracy:.2%}", duration(stage.seconds)]
+        [stage.name, str(stage.epochs), _share(stage.val_accuracy), duration(stage.seconds)]
         for stage in session.stages
     ]
     kept = metrics["kept_epoch"]
@@ -100,12 +116,21 @@ def summary(session: Session, metrics: dict[str, Any], status: str) -> str:
         ("model", str(workdir / files.MODEL)),
         ("curves", str(workdir / files.CURVES)),
         ("history", str(workdir / files.HISTORY)),
-        ("validation", str(workdir / files.VAL_PREDICTIONS)),
+        *([("validation", str(workdir / files.VAL_PREDICTIONS))] if metrics["n_val"] else []),
         ("predict with", f"python predict.py ckpt={files.shell_quoted(session.workdir)}{images}"),
     ]
     columns = ["stage", "epochs", "best val_accuracy", "time"]
+    worth = (
+        f"{metrics['val_accuracy']:.2%} of {metrics['n_val']} validation photos."
+        if metrics["n_val"]
+        else "it has seen all photos, so no validation number exists."
+    )
     return (
         f"\n{table(columns, rows)}\n\n"
         f"{ended} after {duration(metrics['seconds'])}. The model kept is that of epoch {kept}: "
-        f"{metrics['val_accuracy']:.2%} of {metrics['n_val']} validation photos.\n\n{facts(pairs)}"
+        f"{worth}\n\n{facts(pairs, UNFOLDED)}"
     )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"

@@ -1,0 +1,165 @@
+"""What a stage may have of its own, and runs without validation photos."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from carcls.config import to_config
+from carcls.data.split import stratified_split
+from carcls.errors import UserError
+from carcls.run import read_model_info
+from carcls.training.inputs import prepare_inputs
+from carcls.training.loop import train
+from carcls.training.refit import without_validation
+from tests.conftest import draw_competition
+from tests.test_config import composed
+
+SMALL = ("backbone=efficientnetlite0", "image_size=32", "batch_size=4", "runtime.eager=true")
+TWO_STAGES = (
+    "~finetune.stages.top_half",
+    "~finetune.stages.top_three_quarters",
+    "finetune.stages.head.epochs=1",
+    "finetune.stages.all.epochs=1",
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return draw_competition(tmp_path_factory.mktemp("data"), per_class=5)
+
+
+def small(root, *overrides: str):
+    return to_config(composed(f"data.root='{root}'", *SMALL, *overrides))
+
+
+def test_a_stage_has_its_own_size_batch_and_rate_and_the_model_says_which_it_kept(
+    root, tmp_path, caplog
+):
+    config = small(
+        root, *TWO_STAGES, "finetune.keep=last", "finetune.stages.all.image_size=48",
+        "finetune.stages.all.batch_size=6", "finetune.stages.all.learning_rate=0.002",
+    )  # fmt: skip
+    with caplog.at_level("INFO"):
+        train(config, tmp_path / "run")
+    rows = [line.split() for line in caplog.text.splitlines() if "of 150" in line]
+    assert [row[-3:] for row in rows] == [["32", "px", "4"], ["48", "px", "6"]]
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert history.learning_rate.tolist() == [0.001, 0.002]
+    assert read_model_info(tmp_path / "run" / "model.keras").image_size == 48
+    log = json.loads((tmp_path / "run" / "run.json").read_text())["config"]["finetune"]["stages"]
+    assert (log["all"]["image_size"], log["head"]["image_size"]) == (48, None)
+
+
+def test_photos_come_in_the_size_and_number_that_a_stage_asks_for(root):
+    config = small(
+        root, "finetune.stages.all.image_size=48", "finetune.stages.all.batch_size=6",
+        "augmentation=none",
+    )  # fmt: skip
+    inputs = prepare_inputs(config)
+    head, full = config.finetune.stages["head"], config.finetune.stages["all"]
+    shapes = [[images.shape for images, _ in inputs.train(stage).epoch()] for stage in (head, full)]
+    assert shapes == [[(4, 32, 32, 3)] * 3, [(6, 48, 48, 3)] * 2]
+    # Validation at the earlier stage's size does not disturb what the later one trains on.
+    (images, labels), *_ = inputs.val(head).epoch()
+    assert images.shape == (3, 32, 32, 3)
+    assert inputs.photos.size == 48
+    direct = prepare_inputs(config).val(head)
+    np.testing.assert_array_equal(next(direct.epoch())[0], images)
+    assert sorted(labels.tolist()) == [0, 1, 2]
+
+
+def test_a_stage_runs_only_the_callbacks_that_it_lists(root, tmp_path):
+    still = (  # nothing gets better
+        "finetune=full", "finetune.stages.all.epochs=3", "finetune.early_stopping_patience=1",
+        "schedule.patience=1", "schedule.monitor=val_accuracy", "optimizer.learning_rate=1e-12",
+        "schedule.min_learning_rate=0",
+    )  # fmt: skip
+    config = small(
+        root, *still, "runtime.tensorboard=true",
+        "finetune.stages.all.callbacks=[plateau]",
+    )  # fmt: skip
+    train(config, tmp_path / "run")
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert len(history) == 3, "early stopping is not listed"
+    assert history.learning_rate.iloc[-1] < history.learning_rate.iloc[0]
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+    config = small(root, *still, "finetune.stages.all.callbacks=[early_stopping]")
+    train(config, tmp_path / "other")
+    history = pd.read_csv(tmp_path / "other" / "history.csv")
+    assert len(history) == 2
+    assert history.learning_rate.nunique() == 1, "plateau is not listed"
+
+
+def test_a_refit_trains_on_all_photos_and_says_that_no_validation_number_exists(
+    root, tmp_path, caplog
+):
+    config = small(root, "finetune=full", "finetune.stages.all.epochs=2", "data.refit=true")
+    with caplog.at_level("INFO"):
+        outcome = train(config, tmp_path / "run")
+    assert (outcome.metrics["n_train"], outcome.metrics["n_val"]) == (15, 0)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["val_accuracy"] is None
+    assert metrics["val_loss"] is None
+    assert metrics["stages"][0]["val_accuracy"] is None
+    assert metrics["kept_epoch"] == 2
+    assert not (tmp_path / "run" / "val_predictions.csv").exists()
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert history.val_accuracy.isna().all()
+    assert history.accuracy.notna().all()
+    assert "no validation number exists" in caplog.text
+    assert "15 to train, none to validate (data.refit=true)" in caplog.text
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["changed"] == [
+        "finetune.keep=last: no epoch can be told to be the best",
+        "finetune.early_stopping_patience=0: every stage runs to its end",
+        "schedule.monitor=loss: that of the training photos",
+    ]
+    for change in facts["changed"]:
+        assert f"data.refit has no validation photos, so {change}." in caplog.text
+    assert read_model_info(tmp_path / "run" / "model.keras").class_counts == [5, 5, 5]
+    with Image.open(tmp_path / "run" / "curves.png") as picture:
+        assert picture.size == (1200, 840)
+
+
+def test_a_refit_changes_nothing_that_does_not_look_at_validation():
+    config = to_config(composed("schedule=cosine", "finetune.keep=last", "data.refit=true"))
+    assert without_validation(config) == (config, [])
+    config = to_config(
+        composed(
+            "data.refit=true", "finetune=full",
+            "finetune.stages.all.callbacks=[plateau,early_stopping]",
+        )
+    )  # fmt: skip
+    changed, _ = without_validation(config)
+    assert changed.finetune.stages["all"].callbacks == ["plateau"]
+
+
+def test_a_class_that_only_validates_is_told(tmp_path):
+    for part, names in (("train", ("a", "b")), ("val", ("a", "b"))):
+        for name in names:
+            draw = draw_competition(tmp_path / "unused", per_class=1, test=0)
+            photo = next(draw.rglob("*.png"))
+            target = tmp_path / "photos" / part / name / f"{part}.png"
+            target.parent.mkdir(parents=True)
+            target.write_bytes(photo.read_bytes())
+    (tmp_path / "photos" / "train" / "b" / "train.png").write_bytes(b"<html>")
+    config = small(tmp_path / "photos", "data=folder", "data.root=" + str(tmp_path / "photos"))
+    with pytest.raises(UserError, match=r"Expected at least one photo to train on in every class"):
+        prepare_inputs(config)
+
+
+def test_classes_without_validation_photos_are_named(tmp_path, caplog):
+    root = draw_competition(tmp_path / "data", per_class=4)
+    rows = (root / "train.csv").read_text().splitlines()
+    of_12 = [row for row in rows if row.endswith(",12")]
+    (root / "train.csv").write_text("\n".join(row for row in rows if row not in of_12[1:]) + "\n")
+    config = small(root, *TWO_STAGES, "data.on_missing=skip")
+    labels = np.array([0, 0, 0, 0, 1, 2, 2, 2, 2])
+    assert not stratified_split(labels, 0.2, 42)[4]
+    with caplog.at_level("INFO"):
+        train(config, tmp_path / "run")
+    assert "2 to validate (20% of every class, seed 42), none of 12;" in caplog.text
