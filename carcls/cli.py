@@ -1,13 +1,15 @@
-"""What the entry points share: paths past Hydra's grammar, one message for a user's mistake.
+"""What the entry points share: one message for a user's mistake, and sweeps that go on.
 
 Imports neither Keras nor pandas, so that `--help` answers at once.
 """
 
+import logging
 import os
-import re
 import shutil
 import sys
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import hydra
@@ -18,104 +20,109 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from carcls.errors import UserError
+from carcls.quoting import quote_paths
 
+STATUS_FAILED = 1
 STATUS_USER_ERROR = 2
 STATUS_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-_PATH_KEYS = frozenset(
-    (
-        "ckpt",
-        "images",
-        "output",
-        "data.root",
-        "data.cache_dir",
-        "backbone.weights",
-        "hydra.run.dir",
-        "hydra.sweep.dir",
-    )
-)
 _CONF = str(Path(__file__).parent.parent / "conf")
+_VERBOSE = ("-v", "--verbose")
+
+log = logging.getLogger(__name__)
+Job = Callable[[DictConfig, Path], None]
 
 
-def run_app(config_name: str, job: Callable[[DictConfig, Path], None]) -> None:
+def run_app(config_name: str, job: Job) -> None:
     """Composes conf/<config_name>.yaml with the command line, runs `job(cfg, workdir)`, exits.
 
-    A UserError is told in one message and ends this job only, so that a sweep goes on; the exit
-    status is 2 then, and 130 after Ctrl-C.
+    A mistake is told in one message, with -v below its traceback, and ends this job only: a sweep
+    goes on and says at its end what failed. The exit status is 2 after a UserError, 1 after any
+    other error, and 130 after Ctrl-C.
     """
-    failures: list[Exception] = []
-    started: list[Path] = []
+    jobs = _Jobs(job, is_verbose=any(argument in _VERBOSE for argument in sys.argv[1:]))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # leaves exceptions to us
+    sys.argv[1:] = quote_paths([argument for argument in sys.argv[1:] if argument not in _VERBOSE])
 
     def task(cfg: DictConfig) -> None:
-        workdir = Path(HydraConfig.get().runtime.output_dir)
-        started.append(workdir)
-        try:
-            job(cfg, workdir)
-        except UserError as error:
-            failures.append(error)
-            print(f"error: {error}", file=sys.stderr)
-            _remove_if_bare(workdir)
-        except BaseException:
-            _remove_if_bare(workdir)
-            raise
+        jobs.run(cfg)
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # leaves exceptions to us
-    sys.argv[1:] = quote_paths(sys.argv[1:])
     task.__module__ = "__main__"
+    status = 0
     try:
         hydra.main(version_base="1.3", config_path=_CONF, config_name=config_name)(task)()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        sys.exit(STATUS_INTERRUPTED)
+        status = STATUS_INTERRUPTED
     except (HydraException, OmegaConfBaseException) as error:  # a key or a value of its grammar
         causes = [error, error.__cause__] if error.__cause__ else [error]
         print("\n".join(str(cause) for cause in causes), file=sys.stderr)
-        sys.exit(1)
+        status = STATUS_FAILED
     except OSError as error:
-        if started:
+        if jobs.is_running:
             raise
-        failures.append(error)  # Hydra makes the output directory before the job starts
-        print(
-            f"error: Expected to write to {error.filename}. Received: {error.strerror}. "
-            "Choose another directory with hydra.run.dir=DIR (with -m: hydra.sweep.dir=DIR).",
-            file=sys.stderr,
-        )
-    if failures:
-        sys.exit(STATUS_USER_ERROR)
+        jobs.tell(UserError(_cannot_write(error)))  # Hydra makes a job's directory before it starts
+        status = STATUS_USER_ERROR
+    jobs.tell_failures()
+    sys.exit(status or jobs.status)
 
 
-def quote_paths(arguments: list[str]) -> list[str]:
-    """Quotes path-valued arguments, so that what the shell hands over is what is opened.
+@dataclass
+class _Jobs:
+    """The jobs of one command, one after the other, and how they ended."""
 
-    Hydra's grammar refuses ordinary file names (spaces at the end, `=`, brackets, Cyrillic, `~`).
-    Left as they are: values that are quoted already, lists `[a,b]` and, with -m, comma-separated
-    choices, unless a file of that very name exists; and null.
-    """
-    is_sweep = any(argument in ("-m", "--multirun") for argument in arguments)
-    return [_quoted(argument, is_sweep) for argument in arguments]
+    job: Job
+    is_verbose: bool
+    is_running: bool = False
+    count: int = 0
+    status: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def run(self, cfg: DictConfig) -> None:
+        workdir = Path(HydraConfig.get().runtime.output_dir)
+        is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        self.count += 1
+        self.is_running = True
+        try:
+            self.job(cfg, workdir)
+        except UserError as error:
+            self._fail(error, workdir, STATUS_USER_ERROR)
+            self.tell(error)
+            _remove_if_bare(workdir)
+        except Exception as error:
+            _remove_if_bare(workdir)
+            if not is_sweep:
+                raise
+            self._fail(error, workdir, STATUS_FAILED)
+            log.exception("this job failed; the sweep goes on")
+        except BaseException:
+            _remove_if_bare(workdir)
+            raise
+        self.is_running = False
+
+    def _fail(self, error: Exception, workdir: Path, status: int) -> None:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        overrides = " ".join(HydraConfig.get().overrides.task)
+        self.failures.append(f"{workdir.name} ({overrides}): {reason}")
+        self.status = self.status or status
+
+    def tell(self, error: UserError) -> None:
+        if self.is_verbose:
+            traceback.print_exception(error)
+        print(f"error: {error}", file=sys.stderr)
+
+    def tell_failures(self) -> None:
+        """After a sweep, what failed: its own message may be hours above."""
+        if self.failures and self.count > 1:
+            listed = "\n".join(f"  {failure}" for failure in self.failures)
+            print(f"{len(self.failures)} of {self.count} jobs failed:\n{listed}", file=sys.stderr)
 
 
-def _quoted(argument: str, is_sweep: bool) -> str:
-    key, equals, value = argument.partition("=")
-    if not equals or key.lstrip("+") not in _PATH_KEYS or not value or value == "null":
-        return argument
-    is_quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
-    is_list = value.startswith("[") and value.endswith("]")
-    is_choice = is_sweep and ("," in value or value.startswith(("glob(", "choice(")))
-    if (is_quoted or is_list or is_choice) and not _exists(value):
-        return argument
-    # Inside of Hydra's quotes a backslash counts only before a quote, and at the end.
-    value = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
-    if not key.startswith("hydra."):
-        value = value.replace("${", "\\${")  # a file's name, not an interpolation
-    return f"{key}='{value}'"
-
-
-def _exists(value: str) -> bool:
-    try:
-        return Path(value).exists()
-    except OSError:  # too long for a path
-        return False
+def _cannot_write(error: OSError) -> str:
+    return (
+        f"Expected to write to {error.filename}. Received: {error.strerror}. "
+        "Choose another directory with hydra.run.dir=DIR (with -m: hydra.sweep.dir=DIR)."
+    )
 
 
 def _remove_if_bare(workdir: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from carcls.cli import quote_paths
+from carcls.quoting import quote_paths
 from tests.conftest import write_csv
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +36,8 @@ def assert_told(result: subprocess.CompletedProcess, *texts: str) -> None:
 def path_that_hydra_hands_on(argument: str) -> str:
     (quoted,) = quote_paths([argument])
     override = OverridesParser.create().parse_overrides([quoted])[0]
-    return OmegaConf.create({"value": override.value()}).value
+    cfg = OmegaConf.create({"value": override.value()})
+    return OmegaConf.to_container(cfg, resolve=True)["value"]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
@@ -48,17 +49,35 @@ def path_that_hydra_hands_on(argument: str) -> str:
 @example("a,b#c&d;e ${x}")
 def test_what_the_shell_hands_over_as_a_path_is_what_is_opened(path):
     looks_quoted = len(path) > 1 and path[0] == path[-1] and path[0] in "'\""
-    looks_like_a_list = path[0] == "[" and path[-1] == "]"
-    if path == "null" or looks_quoted or looks_like_a_list or "\\${" in path:
+    if path == "null" or looks_quoted or "\\${" in path:
         return  # these are Hydra's own, unless a file of that name exists
     assert path_that_hydra_hands_on(f"data.root={path}") == path
 
 
 def test_a_file_whose_name_looks_like_hydras_grammar_is_opened_if_it_exists(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert quote_paths(["images=[a,b]"]) == ["images=[a,b]"]
+    assert path_that_hydra_hands_on("images=[a,b]") == ["a", "b"]
     (tmp_path / "[a,b]").touch()
     assert path_that_hydra_hands_on("images=[a,b]") == "[a,b]"
+
+
+@pytest.mark.parametrize(
+    ("written", "paths"),
+    [
+        ("[IMG [1].jpg,b (2).jpg]", ["IMG [1].jpg", "b (2).jpg"]),
+        ("[outputs/a=1, ~/b ]", ["outputs/a=1", "~/b"]),
+        ("['a, b.jpg',\"c'd\"]", ["a, b.jpg", "c'd"]),
+        ("[Машины/${x},it's]", ["Машины/${x}", "it's"]),
+        ("[]", []),
+    ],
+)
+def test_the_items_of_a_list_are_paths_too(written, paths):
+    assert path_that_hydra_hands_on(f"images={written}") == paths
+    assert path_that_hydra_hands_on(f"ckpt={written}") == paths
+
+
+def test_a_list_is_one_for_keys_that_take_lists_only():
+    assert path_that_hydra_hands_on("data.root=[a,b]") == "[a,b]"
 
 
 def test_choices_of_a_sweep_stay_choices():
@@ -149,6 +168,40 @@ def test_in_a_sweep_a_mistake_fails_its_own_job_only(tmp_path):
     assert result.returncode == 2
     assert "x, which does not exist" in result.stderr
     assert "y, which does not exist" in result.stderr
+    closing = result.stderr.split("2 of 2 jobs failed:\n")[1].splitlines()
+    assert closing[0].startswith("  0_efficientnetb3_staged (data.root=x): Expected a directory")
+    assert closing[1].startswith("  1_efficientnetb3_staged (data.root=y): Expected a directory")
+
+
+def test_in_a_sweep_a_crash_fails_its_own_job_only(tmp_path):
+    script = (
+        "from carcls.cli import run_app\n"
+        "def job(cfg, workdir):\n"
+        "    if cfg.seed == 1: raise RuntimeError('a fault of ours')\n"
+        "    print('ran with', cfg.seed)\n"
+        "run_app('train', job)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, "-m", "seed=1,2", "hydra.sweep.dir=sweep"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "ran with 2" in result.stdout
+    assert (
+        "1 of 2 jobs failed:\n  0_efficientnetb3_staged (seed=1): a fault of ours" in result.stderr
+    )
+    assert (
+        "RuntimeError: a fault of ours"
+        in (tmp_path / "sweep").rglob("train.log").__next__().read_text()
+    )
+
+
+def test_v_shows_the_traceback_of_a_mistake(tmp_path):
+    result = run("train.py", "-v", "data.root=gone", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.endswith("needs none.\n")
 
 
 def test_an_output_directory_that_cannot_be_written_is_told(tmp_path):

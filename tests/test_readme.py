@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from carcls.cli import quote_paths
 from carcls.config import to_config, to_predict_config
+from carcls.quoting import quote_paths
 from tests.test_config import CONF, composed, options
 
 ROOT = Path(__file__).parent.parent
