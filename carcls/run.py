@@ -17,9 +17,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -178,9 +179,12 @@ def find_model(ckpt: str | Path) -> Path:
     Raises:
         UserError: If there is none.
     """
-    path = Path(ckpt).expanduser()
+    path, exists = Path(ckpt), False
+    with suppress(OSError, RuntimeError):  # a name that no file can have; a ~user there is not
+        path = path.expanduser()
+        exists = path.exists()
     expected = f"Expected ckpt to be a run directory with {MODEL} in it, or a .keras file."
-    if not path.exists():
+    if not exists:
         raise UserError(f"{expected} Received: {path}, which does not exist.")
     model = path / MODEL if path.is_dir() else path
     if not model.is_file():
@@ -188,6 +192,16 @@ def find_model(ckpt: str | Path) -> Path:
         state = f"holds {', '.join(holds[:5])}" if holds else "is empty"
         raise UserError(f"{expected} Received: {path}, which {state}.")
     return model
+
+
+def prediction_dir(ckpt: str | Sequence[str] | None) -> str:
+    """Where a prediction goes by default: into the first checkpoint's run, else below outputs/."""
+    first = ckpt if isinstance(ckpt, str) or not ckpt else ckpt[0]
+    with suppress(OSError, RuntimeError):  # a name that no file can have is told later
+        path = Path(str(first)).expanduser() if first else None
+        if path is not None and path.exists():
+            return str((path if path.is_dir() else path.parent) / PREDICTION)
+    return f"outputs/{datetime.now():%Y-%m-%d_%H-%M-%S}_{PREDICTION}"
 
 
 def read_model_info(model: Path) -> ModelInfo:

@@ -1,6 +1,7 @@
 """Seeds, precision and devices: what is set once, before the first layer is built."""
 
 import os
+from contextlib import suppress
 
 from carcls.config import RuntimeConfig
 from carcls.data.loader import default_workers
@@ -42,10 +43,17 @@ def _tensorflow_gpus(hide: bool) -> list[str]:
     import tensorflow as tf
 
     if hide:
-        tf.config.set_visible_devices([], "GPU")
+        try:
+            tf.config.set_visible_devices([], "GPU")
+        except RuntimeError as error:  # from Python, where something ran before
+            raise UserError(
+                "Expected no GPU (runtime.device=cpu). Received: one that this process uses "
+                "already. Start Python anew, or hide it with CUDA_VISIBLE_DEVICES=-1."
+            ) from error
     gpus = tf.config.get_visible_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)  # leave room for others
+    with suppress(RuntimeError):  # likewise: then the memory is taken already
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)  # leave room for others
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     return [detail.get("device_name", "GPU") for detail in details]
 

@@ -13,6 +13,7 @@ from carcls.errors import UserError
 from carcls.prediction.photos import find_photos, likeliest
 from carcls.prediction.predict import predict
 from carcls.prediction.submission import check_submission, make_submission, write_submission
+from carcls.run import find_model
 from carcls.training.loop import train
 from tests.conftest import draw_competition, draw_photo, write_csv
 from tests.test_cli import ROOT
@@ -255,6 +256,17 @@ def test_no_images_are_not_all_images():
 def test_an_output_that_is_a_directory_is_told_before_anything_is_predicted(tmp_path):
     config = to_predict_config(composed("ckpt=x", f"output='{tmp_path}'", name="predict"))
     with pytest.raises(UserError, match="Expected output to be a file to write"):
+        predict(config, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "~nobody-of-that-name/x.jpg"])
+def test_names_that_no_file_can_have_are_told(name, tmp_path):
+    with pytest.raises(UserError, match=f"Received: {name}, which matches no file"):
+        find_photos(name)
+    with pytest.raises(UserError, match=f"Received: {name}, which does not exist"):
+        find_model(name)
+    config = to_predict_config(composed("ckpt=x", f"output='{name}'", name="predict"))
+    with pytest.raises(UserError, match=f"to be a file to write. Received: output={name}, "):
         predict(config, tmp_path)
 
 

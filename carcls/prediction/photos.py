@@ -20,8 +20,10 @@ def find_photos(images: str | list[str]) -> list[str]:
     for item in [images] if isinstance(images, str) else images:
         if not item:
             raise UserError("Expected images to be a photo, a folder or a glob. Received: nothing.")
-        path = Path(str(item)).expanduser()
-        if path.is_dir():
+        path = _path(str(item))
+        if path is None:
+            matches = []
+        elif path.is_dir():
             matches = [str(photo) for photo in list_photos(path)]
         elif path.exists():
             matches = [str(path)]
@@ -30,12 +32,23 @@ def find_photos(images: str | list[str]) -> list[str]:
                 m for m in glob.glob(_as_glob(path), recursive=True) if Path(m).is_file()
             )
         if not matches:
-            kind = "a folder without photos" if path.is_dir() else "which matches no file"
+            is_folder = path is not None and path.is_dir()
+            kind = "a folder without photos" if is_folder else "which matches no file"
             raise UserError(
                 f"Expected images to be a photo, a folder or a glob. Received: {item}, {kind}."
             )
         found += matches
     return list(dict.fromkeys(found))
+
+
+def _path(item: str) -> Path | None:
+    """The path, or None for one that nothing can have: a name too long, a ~user there is not."""
+    try:
+        path = Path(item).expanduser()
+        path.exists()
+    except (OSError, RuntimeError):
+        return None
+    return path
 
 
 def _as_glob(path: Path) -> str:

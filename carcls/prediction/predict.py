@@ -1,140 +1,128 @@
-"""Predicting with a trained run, or with a network as ImageNet left it.
+"""Predicting with a trained run, with several, or with a network as ImageNet left it.
 
 Keras is imported when all that can be wrong without it has been looked at: it takes seconds.
 """
 
-from __future__ import annotations
-
-import csv
 import logging
-from dataclasses import dataclass
-from importlib.resources import files as package_files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from carcls import run as files
 from carcls import runtime
-from carcls.catalogue import BACKBONES
 from carcls.config import DataConfig, PredictConfig, to_data_config
 from carcls.console import facts, progress_bar, table
-from carcls.data.loader import Loader, Photos
-from carcls.data.records import examples
+from carcls.data.records import examples, opened_in_part
 from carcls.data.sources import read_test_photos
 from carcls.errors import UserError
-from carcls.models.probabilities import predict_probs
+from carcls.prediction.classes import check_classes
+from carcls.prediction.ensemble import Ensemble, load_predictor
+from carcls.prediction.members import as_metrics, describe, different_data, run_dir, validate
 from carcls.prediction.photos import find_photos, likeliest
+from carcls.prediction.predictor import Predicted, Predictor
 from carcls.prediction.submission import Submission, make_submission, write_submission
-
-if TYPE_CHECKING:
-    import keras
 
 log = logging.getLogger(__name__)
 
 _PHOTOS_SHOWN = 20  # on the terminal; the CSV has all
+_METRICS = ("val_accuracy", "n_val", "members", "test_accuracy", "n_test")  # that it may write
 
 
-@dataclass(kw_only=True)
-class Predictor:
-    """A model with what it takes to feed it and to read its answer."""
-
-    model: keras.Model
-    class_names: list[str]
-    image_size: int
-    resize: str
-
-    def __call__(
-        self, paths: list[str], batch_size: int, workers: int | None
-    ) -> tuple[np.ndarray, dict[int, str]]:
-        """`(n, num_classes)` probabilities, and the reason for each photo that has none."""
-        photos = Photos(paths, self.image_size, self.resize)
-        loader = Loader(photos, np.arange(len(paths)), None, batch_size=batch_size, workers=workers)
-        if not paths:
-            return np.zeros((0, len(self.class_names)), np.float32), {}
-        with progress_bar() as bar:
-            task = bar.add_task("predicting", total=len(paths), note="")
-            probs = predict_probs(self.model, loader, lambda count: bar.advance(task, count))
-        return probs, photos.errors
-
-
-def predict(config: PredictConfig, workdir: Path) -> None:
+def predict(config: PredictConfig, workdir: Path) -> pd.DataFrame:
     """Writes a submission, or the likeliest classes of `config.images`, into `workdir`.
 
+    Returns:
+        What it wrote: see `make_submission` and `likeliest`.
+
     Raises:
-        UserError: If the checkpoint, the data or the photos are not as they should be.
+        UserError: If a checkpoint, the data or the photos are not as they should be.
     """
     if not config.ckpt:
         raise UserError(
             "Expected ckpt=RUN, the directory of a trained run (or a .keras file). Received: none."
         )
-    output = Path(config.output or "file").expanduser()
-    if config.output == "" or not output.name or output.is_dir():
-        raise UserError(
-            f"Expected output to be a file to write. Received: output={config.output}, "
-            "which is no file name or is a directory."
-        )
-    pretrained = config.ckpt in BACKBONES and not Path(config.ckpt).exists()
-    if pretrained:
-        if config.images is None:
-            raise UserError(
-                f"Expected images=PATH with ckpt={config.ckpt}, which knows ImageNet's classes "
-                "only. Received: none. For a submission, train a run first."
-            )
-        find_photos(config.images)  # its mistakes are told before the network is built
-        _predict_photos(_pretrained_predictor(config), config, workdir)
-        return
-    model_path = files.find_model(config.ckpt)
-    info = files.read_model_info(model_path)
+    _check_outputs(config, workdir)
+    predictor = load_predictor(config.ckpt, config.weights)
     if config.images is not None:
-        find_photos(config.images)
-        _predict_photos(_run_predictor(model_path, info, config), config, workdir)
-    else:
-        _predict_submission(model_path, info, config, workdir)
+        return _predict_photos(predictor, config, workdir)
+    if predictor.members[0].model_path is None:
+        raise UserError(
+            f"Expected images=PATH with ckpt={predictor.members[0].name}, which knows ImageNet's "
+            "classes only. Received: none. For a submission, train a run first."
+        )
+    return _predict_submission(predictor, config, workdir)
 
 
-def _run_predictor(model_path: Path, info: files.ModelInfo, config: PredictConfig) -> Predictor:
+def _check_outputs(config: PredictConfig, workdir: Path) -> None:
+    """Whether what will be written can have its place."""
+    if config.output is not None:
+        output = Path(config.output)
+        wrong = "which is no file name or is a directory"
+        try:
+            is_file_name = bool(output.name) and not output.expanduser().is_dir()
+        except (OSError, RuntimeError) as error:  # too long for a name; a ~user there is not
+            is_file_name, wrong = False, getattr(error, "strerror", None) or str(error)
+        if not is_file_name:
+            raise UserError(
+                f"Expected output to be a file to write. Received: output={config.output}, {wrong}."
+            )
+    if (workdir / files.MODEL).is_file():
+        raise UserError(
+            "Expected a directory of its own for the prediction. Received: "
+            f"hydra.run.dir={files.shown(workdir)}, which holds a run, whose {files.RUN} and "
+            f"{files.METRICS} would be lost. Leave it out: {files.PREDICTION}/ in the run is the "
+            "default."
+        )
+
+
+def _run(predictor: Predictor | Ensemble, paths: list[str], config: PredictConfig) -> Predicted:
+    """Sets Keras up and predicts, with one bar over all members and views."""
     import carcls.backend  # noqa: F401
-    from carcls.models.classifier import load_classifier
 
     runtime.set_up(config.runtime, seed=0)
-    return Predictor(
-        model=load_classifier(model_path),
-        class_names=info.class_names,
-        image_size=info.image_size,
-        resize=info.resize,
-    )
+    with progress_bar() as bar:
+        total = len(paths) * predictor.num_views(config.tta)
+        task = bar.add_task("predicting", total=total, note="")
+        return predictor(
+            paths,
+            tta=config.tta,
+            batch_size=config.batch_size,
+            workers=config.runtime.workers,
+            progress=lambda count: bar.advance(task, count),
+        )
 
 
-def _pretrained_predictor(config: PredictConfig) -> Predictor:
-    import carcls.backend  # noqa: F401
-    from carcls.models.backbones import imagenet_classifier
-
-    runtime.set_up(config.runtime, seed=0)
-    source = package_files("carcls.models") / "imagenet_classes.csv"
-    with source.open(encoding="utf-8", newline="") as file:
-        class_names = [row["name"] for row in csv.DictReader(file)]
-    return Predictor(
-        model=imagenet_classifier(config.ckpt),
-        class_names=class_names,
-        image_size=BACKBONES[config.ckpt].default_size,
-        resize="crop",  # ImageNet's networks are trained and measured on centre crops
-    )
+def _describe(predictor: Predictor | Ensemble) -> dict[str, Any]:
+    """Says what an ensemble is made of; returns what `metrics.json` has of it."""
+    if not isinstance(predictor, Ensemble):
+        return {}
+    validation = validate(predictor)
+    log.info(describe(predictor, validation) + "\n")
+    return as_metrics(predictor, validation)
 
 
-def _predict_photos(predictor: Predictor, config: PredictConfig, workdir: Path) -> None:
+def _predict_photos(
+    predictor: Predictor | Ensemble, config: PredictConfig, workdir: Path
+) -> pd.DataFrame:
     paths = find_photos(config.images)
-    probs, errors = predictor(paths, config.batch_size, config.runtime.workers)
+    metrics = _describe(predictor)
+    predicted = _run(predictor, paths, config)
+    errors = predicted.errors
     reasons = [f"{paths[i]} ({reason})" for i, reason in sorted(errors.items())]
     if len(reasons) == len(paths):
         raise UserError(f"Expected photos that can be opened. Received: {examples(reasons)}.")
     good = [i for i in range(len(paths)) if i not in errors]
     good_paths = [paths[i] for i in good]
-    rows = likeliest(good_paths, probs[good], predictor.class_names, config.top)
+    rows = likeliest(good_paths, predicted.probs[good], predictor.class_names, config.top)
     output = Path(config.output).expanduser() if config.output else workdir / "photos.csv"
     with files.replacing(output) as temporary:
         rows.to_csv(temporary, index=False)
-    files.write_json(workdir / files.RUN, _run_facts(config) | {"not_opened": reasons})
+    notes = {paths[i]: note for i, note in sorted(predicted.notes.items())}
+    run_facts = _run_facts(predictor, config, notes) | {"not_opened": reasons}
+    files.write_json(workdir / files.RUN, run_facts)
+    _write_metrics(workdir, metrics)
     shown = rows[rows.path.isin(good_paths[:_PHOTOS_SHOWN])]
     log.info(
         table(
@@ -145,15 +133,20 @@ def _predict_photos(predictor: Predictor, config: PredictConfig, workdir: Path) 
             ],
         )
     )
+    if notes:
+        log.info(opened_in_part(list(notes)) + "\n")
     if reasons:
         log.info(f"\n{len(reasons)} of {len(paths)} cannot be opened: {examples(reasons)}")
     more = f" (the first {_PHOTOS_SHOWN} are shown)" if len(good) > _PHOTOS_SHOWN else ""
     log.info(f"\n{len(good)} photos{more}; all of it in {files.shown(output)}")
+    return rows
 
 
 def _predict_submission(
-    model_path: Path, info: files.ModelInfo, config: PredictConfig, workdir: Path
-) -> None:
+    predictor: Predictor | Ensemble, config: PredictConfig, workdir: Path
+) -> pd.DataFrame:
+    first = predictor.members[0]
+    info = first.info
     data, is_own = _data_to_predict(info, config)
     if is_own and data.name != "demo" and not Path(data.root).exists():
         raise UserError(
@@ -162,31 +155,49 @@ def _predict_submission(
             "images=PATH."
         )
     test = read_test_photos(data)
-    predictor = _run_predictor(model_path, info, config)
+    if not is_own:
+        check_classes(data, info.class_names)
+    metrics = _describe(predictor)
+    roots = different_data(predictor.members) if is_own else []
+    if roots:
+        log.info(
+            f"The runs were trained on different data ({', '.join(roots)}); predicted is that of "
+            f"the first, {data.root}.\n"
+        )
     present = [i for i, path in enumerate(test.paths) if path is not None]
-    paths = [test.paths[i] for i in present]
-    probs, errors = predictor(paths, config.batch_size, config.runtime.workers)
+    predicted = _run(predictor, [test.paths[i] for i in present], config)
     reason_of = dict.fromkeys(
         (test.ids[i] for i in set(range(len(test.ids))) - set(present)), "no photo of that Id"
     )
-    reason_of |= {test.ids[present[row]]: reason for row, reason in errors.items()}
-    probs_of = {test.ids[i]: probs[row] for row, i in enumerate(present) if row not in errors}
+    reason_of |= {test.ids[present[row]]: reason for row, reason in predicted.errors.items()}
+    probs_of = {
+        test.ids[i]: predicted.probs[row]
+        for row, i in enumerate(present)
+        if row not in predicted.errors
+    }
     submission = make_submission(
         test.ids, probs_of, reason_of, info.class_names, info.class_counts, test.columns
     )
     output = Path(config.output).expanduser() if config.output else workdir / "submission.csv"
     written = write_submission(submission, output)
-    run_facts = _run_facts(config) | {
+    notes = {test.ids[present[row]]: note for row, note in sorted(predicted.notes.items())}
+    run_facts = _run_facts(predictor, config, notes) | {
         "data_root": data.root,
         "rows": len(test.ids),
         "predicted": len(probs_of),
         "filled": [{"id": i, "reason": r} for i, r in submission.filled.itertuples(index=False)],
     }
     files.write_json(workdir / files.RUN, run_facts)
+    if notes:
+        log.info(opened_in_part(list(notes)) + "\n")
     _say_filled(submission, info, len(test.ids), written[-1])
     log.info(_what_was_written(written, submission))
-    if test.truth is not None:
-        _score(submission, test.truth, workdir, model_path.parent if is_own else None)
+    scores = _score(submission, test.truth or {})
+    _write_metrics(workdir, metrics | scores)
+    directory = run_dir(first)
+    if scores and is_own and directory and len(predictor.members) == 1 and config.tta == "none":
+        files.add_to_json(directory / files.METRICS, **scores)  # it is the run's own number
+    return submission.table
 
 
 def _data_to_predict(info: files.ModelInfo, config: PredictConfig) -> tuple[DataConfig, bool]:
@@ -198,11 +209,31 @@ def _data_to_predict(info: files.ModelInfo, config: PredictConfig) -> tuple[Data
     if own["name"] == "demo" and "root" in changes:  # other data than what would be drawn
         drawn = ("seed", "train_per_class", "test_per_class")
         own = {k: v for k, v in own.items() if k not in drawn} | {"name": "kaggle"}
-    return to_data_config({**own, **changes}), "root" not in changes
+    csv_changes = {"csv", "test_csv"} & set(changes)
+    if csv_changes and own.get("csv") and own["root"] == str(Path(own["csv"]).parent):
+        own = {**own, "root": None}  # it followed from the run's CSV: now from the other one
+    return to_data_config({**own, **changes}), not csv_changes and "root" not in changes
 
 
-def _run_facts(config: PredictConfig) -> dict[str, Any]:
-    return {**files.describe_environment(), "ckpt": str(config.ckpt)}
+def _run_facts(
+    predictor: Predictor | Ensemble, config: PredictConfig, notes: dict[str, str]
+) -> dict[str, Any]:
+    return {
+        **files.describe_environment(),
+        "ckpt": config.ckpt,
+        "weights": predictor.shares,
+        "tta": config.tta,
+        "notes": [{"id": name, "note": note} for name, note in notes.items()],
+    }
+
+
+def _write_metrics(workdir: Path, metrics: dict[str, Any]) -> None:
+    """Puts the numbers of this prediction in the place of an earlier one's."""
+    path = workdir / files.METRICS
+    before = files.read_json(path)
+    kept = {name: value for name, value in before.items() if name not in _METRICS}
+    if before or metrics:
+        files.write_json(path, kept | metrics)
 
 
 def _say_filled(
@@ -232,15 +263,17 @@ def _what_was_written(written: list[Path], submission: Submission) -> str:
     return facts(pairs)
 
 
-def _score(
-    submission: Submission, truth: dict[str, str], workdir: Path, own_run: Path | None
-) -> None:
-    """Says the true accuracy, and notes it here and, for a run's own data, in the run."""
+def _score(submission: Submission, truth: dict[str, str]) -> dict[str, Any]:
+    """Says the true accuracy of the photos whose labels are known; returns it for `metrics.json`.
+
+    Args:
+        submission: What was predicted.
+        truth: Label by id.
+    """
     pairs = submission.table.itertuples(index=False)
     hits = [truth[photo_id] == category for photo_id, category in pairs if photo_id in truth]
     if not hits:
-        return
+        return {}
     accuracy = float(np.mean(hits))
-    for directory in {workdir, own_run} - {None}:
-        files.add_to_json(directory / files.METRICS, test_accuracy=accuracy, n_test=len(hits))
     log.info(f"\ntest accuracy {accuracy:.2%} of {len(hits)} photos (their labels are known)")
+    return {"test_accuracy": accuracy, "n_test": len(hits)}

@@ -1,0 +1,346 @@
+"""What the entry points do, from Python: `from carcls import train, predict, load_run`.
+
+The same configuration under conf/ is composed and checked, so a run is the same whoever started it.
+A user's mistake raises `carcls.errors.UserError` with the message that the command line prints.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pandas as pd
+from hydra.errors import HydraException
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from carcls import run as files
+from carcls.config import to_config, to_predict_config
+from carcls.errors import UserError
+from carcls.models.probabilities import probabilities_table
+from carcls.plots import draw_curves
+from carcls.prediction.photos import find_photos
+from carcls.prediction.predictor import Predictor
+from carcls.quoting import quoted
+
+_CONF = str(Path(__file__).parent.parent / "conf")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, read from its directory when it is asked.
+
+    Attributes:
+        path: The run directory.
+    """
+
+    path: Path
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """`metrics.json`: val_accuracy, val_loss, seconds, stages and more."""
+        return files.read_json(self.path / files.METRICS)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """`history.csv`: a row an epoch."""
+        return pd.read_csv(self.path / files.HISTORY)
+
+    @property
+    def val_predictions(self) -> pd.DataFrame:
+        """`val_predictions.csv`: a row a validation photo, names as the data writes them."""
+        names = dict.fromkeys(("id", "label", "predicted"), str)
+        return pd.read_csv(self.path / files.VAL_PREDICTIONS, dtype=names, keep_default_na=False)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return self._info().config
+
+    @property
+    def class_names(self) -> list[str]:
+        """In the order of the model's outputs."""
+        return self._info().class_names
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square that photos are resized to."""
+        return self._info().image_size
+
+    def curves(self) -> Figure:
+        """Loss and accuracy over all stages."""
+        return draw_curves(self.history, self.metrics["kept_epoch"], self.path.name)
+
+    def predict(
+        self,
+        photos: str | Path | Sequence | np.ndarray | pd.DataFrame,
+        *,
+        column: str = "path",
+        root: str | Path | None = None,
+        tta: str = "none",
+        batch_size: int = 32,
+        workers: int | None = None,
+    ) -> pd.DataFrame:
+        """Predicts photos that are at hand.
+
+        Args:
+            photos: A file, a folder or a glob; a list of them; one RGB array of
+                `(height, width, 3)` or `(n, height, width, 3)` with values from 0 to 255, or a
+                list of such of different sizes; or a DataFrame with a column of paths.
+            column: Name of that column.
+            root: Folder that relative paths of a DataFrame are below.
+            tta: `none`, `flip` or `flip+scale`: views of each photo that are averaged.
+            batch_size: Photos that go through the network together.
+            workers: Threads that prepare photos; None: one a core.
+
+        Returns:
+            A row a photo, in the same order: `predicted`, `probability` (of that class), a column
+            `p_<class>` for each class, and `error`, why a photo could not be opened (the others
+            are missing then). The index is the DataFrame's, or the path, or counts from 0.
+
+        Raises:
+            UserError: If a photo is nothing of all that, or nothing matches.
+        """
+        sources, index = _photos(photos, column, root)
+        predicted = self._predictor(sources, tta=tta, batch_size=batch_size, workers=workers)
+        names = np.array(self.class_names, object)
+        table = probabilities_table(predicted.probs, self.class_names)
+        table.insert(0, "predicted", names[predicted.probs.argmax(1)])
+        table.insert(1, "probability", predicted.probs.max(1, initial=0.0).round(6))
+        table.index = index
+        if predicted.errors:
+            table.iloc[list(predicted.errors), :] = None
+        table["error"] = [predicted.errors.get(row) for row in range(len(table))]
+        return table
+
+    def _info(self) -> files.ModelInfo:
+        return files.read_model_info(self.path / files.MODEL)
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        """Loads the network with the first photos, and keeps it for the next."""
+        return Predictor.from_run(self.path)
+
+
+def train(
+    root: str | Path | None = None,
+    *,
+    workdir: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+    **choices: Any,
+) -> Run:
+    """Trains as `python train.py` does.
+
+    `train("photos", data="folder", backbone="efficientnetlite0", finetune="frozen",
+    settings={"finetune.stages.head.epochs": 3})`
+
+    Args:
+        root: Where the photos are, `data.root`.
+        workdir: Where the run goes; None: `outputs/<date>_<time>_<backbone>_<finetune>`.
+        settings: Any value of the configuration by its dotted name; `"~finetune.stages.NAME": None`
+            drops a stage.
+        quiet: Print nothing.
+        **choices: An option a group (`backbone=`, `head=`, `augmentation=`, `finetune=`,
+            `optimizer=`, `schedule=`, `data=`, `experiment=`), `image_size=`, `batch_size=`,
+            `seed=`.
+
+    Returns:
+        The run, also when Ctrl-C has cut it short.
+
+    Raises:
+        UserError: If the configuration or the data is not as it should be.
+    """
+    values = {**choices, **(settings or {})}
+    if root is not None:
+        values["data.root"] = str(root)
+    config = to_config(_composed("train", values))
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config.backbone.name}_{config.finetune.name}"
+    path = Path("outputs", name) if workdir is None else Path(workdir).expanduser()
+    with _said(path / "train.log", quiet):
+        from carcls.training.inputs import prepare_inputs
+
+        inputs = prepare_inputs(config)  # its mistakes are told before Keras loads
+        from carcls.training import loop
+
+        loop.train(config, path, inputs)
+    return load_run(path)
+
+
+def load_run(path: str | Path) -> Run:
+    """A run that was trained before, here or from the command line.
+
+    Raises:
+        UserError: If there is none in that directory.
+    """
+    model = files.find_model(path)
+    files.read_model_info(model)
+    return Run(model.parent)
+
+
+def predict(
+    ckpt: Run | str | Path | Sequence[Run | str | Path],
+    *,
+    root: str | Path | None = None,
+    images: str | Path | Sequence[str | Path] | None = None,
+    weights: Sequence[float] | None = None,
+    tta: str = "none",
+    workdir: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+    **choices: Any,
+) -> pd.DataFrame:
+    """Predicts as `python predict.py` does, and leaves the same files.
+
+    Args:
+        ckpt: A run, its directory or a `.keras` file; a list of them: an ensemble.
+        root: Where the data to predict is; None: the data that the run was trained on.
+        images: Loose photos instead: a file, a folder, a glob or a list of them.
+        weights: What each of several runs counts.
+        tta: `none`, `flip` or `flip+scale`.
+        workdir: Where the files go; None: `prediction/` in the first run.
+        settings: Any other value by its dotted name.
+        quiet: Print nothing.
+        **choices: `data=`, `output=`, `top=`, `batch_size=`.
+
+    Returns:
+        The submission: id and category, in the sample's order; with `images`, a row for each of
+        the likeliest classes of each photo: path, rank, class, probability.
+
+    Raises:
+        UserError: If a checkpoint, the data or the photos are not as they should be.
+    """
+    members = list(ckpt) if isinstance(ckpt, list | tuple) else [ckpt]
+    ckpts = [str(member.path if isinstance(member, Run) else member) for member in members]
+    values = {**choices, **(settings or {}), "ckpt": ckpts, "tta": tta}
+    if root is not None:
+        values["data.root"] = str(root)
+    if images is not None:
+        is_one = isinstance(images, str | Path)
+        values["images"] = str(images) if is_one else [str(image) for image in images]
+    if weights is not None:
+        values["weights"] = list(weights)
+    config = to_predict_config(_composed("predict", values))
+    path = Path(files.prediction_dir(ckpts)) if workdir is None else Path(workdir).expanduser()
+    from carcls.prediction import predict as prediction
+
+    with _said(path / "predict.log", quiet):
+        return prediction.predict(config, path)
+
+
+def _composed(name: str, values: Mapping[str, Any]) -> DictConfig:
+    """The configuration that the command line would compose.
+
+    Raises:
+        UserError: If a key or an option does not exist.
+    """
+    overrides = [
+        key if key.startswith("~") else f"{key}={_override(value)}" for key, value in values.items()
+    ]
+    try:
+        with hydra.initialize_config_dir(_CONF, version_base="1.3"):
+            return hydra.compose(name, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        causes = [error, error.__cause__] if error.__cause__ else [error]
+        raise UserError("\n".join(map(str, causes))) from error
+
+
+def _override(value: Any) -> str:
+    """A value as Hydra's grammar has it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    if isinstance(value, int | float | np.number):
+        return str(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_override(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_override(item) for item in value) + "]"
+    return quoted(str(value))
+
+
+@contextmanager
+def _said(logfile: Path, quiet: bool) -> Iterator[None]:
+    """Writes what the run says to its log and, unless `quiet`, prints it."""
+    logger = logging.getLogger("carcls")
+    handlers: list[logging.Handler] = [_LateFileHandler(logfile)]
+    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    if not quiet:
+        handlers.append(logging.StreamHandler(sys.stdout))
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+class _LateFileHandler(logging.FileHandler):
+    """A log file that is made, with its directory, when there is something to write to it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, delay=True, encoding="utf-8")
+
+    def _open(self) -> Any:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
+
+
+def _photos(
+    photos: Any, column: str, root: str | Path | None
+) -> tuple[list[str] | list[np.ndarray], pd.Index]:
+    """What `Run.predict` was given, as a list of paths or of uint8 arrays, and its index."""
+    if isinstance(photos, pd.DataFrame):
+        if column not in photos:
+            raise UserError(
+                f"Expected a DataFrame with a column of paths, {column} (column=NAME names "
+                f"another). Received: {', '.join(map(str, photos.columns))}."
+            )
+        base = Path(root).expanduser() if root is not None else Path()
+        return [str(base / str(path)) for path in photos[column]], photos.index
+    if isinstance(photos, str | Path):
+        paths = find_photos(str(photos))
+        return paths, pd.Index(paths, name="path")
+    if isinstance(photos, np.ndarray) and photos.ndim == 3:
+        photos = photos[None]
+    if len(photos) and all(isinstance(photo, str | Path) for photo in photos):
+        paths = [str(Path(photo).expanduser()) for photo in photos]
+        return paths, pd.Index(paths, name="path")
+    return [_pixels(photo) for photo in photos], pd.RangeIndex(len(photos))
+
+
+def _pixels(photo: Any) -> np.ndarray:
+    """An array as a photo: `(height, width, 3)` uint8."""
+    pixels = np.asarray(photo)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype.kind not in "uif":
+        raise UserError(
+            "Expected photos as RGB arrays of shape (height, width, 3), or paths. "
+            f"Received: shape {pixels.shape}, {pixels.dtype}."
+        )
+    if pixels.dtype == np.uint8:
+        return pixels
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 255) or (pixels.dtype.kind == "f" and 0 < high <= 1):
+        raise UserError(
+            "Expected RGB arrays with values from 0 to 255. "
+            f"Received: {pixels.dtype} from {low:g} to {high:g}. "
+            "Multiply by 255 what goes from 0 to 1; undo any other preprocessing: the model has "
+            "its own."
+        )
+    return np.rint(pixels).astype(np.uint8)

@@ -1,0 +1,77 @@
+"""Whether a run knows the classes of other data than its own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from carcls.config import CsvData, DataConfig, FolderData
+from carcls.data.kaggle import SAMPLE_CSV, TRAIN_CSV
+from carcls.data.records import examples, existing_root, read_csv, sorted_class_names, unwrapped
+from carcls.data.sources import SOURCES
+from carcls.errors import UserError
+
+_TEST = ("test", "testing", "tst")  # what a split column calls the rows to predict
+
+
+def check_classes(config: DataConfig, class_names: list[str]) -> None:
+    """Refuses data with labels that a run cannot give; data without labels is any run's.
+
+    Args:
+        config: The data to predict.
+        class_names: What the run knows.
+
+    Raises:
+        UserError: If the data's labels name a class that is not among them.
+    """
+    names, where = labels_in(config)
+    unknown = [name for name in names if name not in set(class_names)]
+    if unknown:
+        raise UserError(
+            f"Expected photos of the classes that the run knows, {examples(class_names, 12)}. "
+            f"Received: {where}, with {len(unknown)} that it does not know: {examples(unknown)}. "
+            f"Train a run on this data (python train.py data={config.name}), or predict its photos "
+            "as what the run knows with images=PATH."
+        )
+
+
+def labels_in(config: DataConfig) -> tuple[list[str], Path | str]:
+    """The class names that the data's labels say, and the file or folder that holds them.
+
+    Where a CSV has the labels, the labelled photos need not be there. No names where there are no
+    labels, or none that can be read: a prediction can do without.
+    """
+    try:
+        if isinstance(config, FolderData):
+            return _of_folders(config), config.root
+        csv = _labels_csv(config)
+        return ([], config.root) if csv is None else (_of_csv(csv, config), csv)
+    except UserError:
+        return [], config.root
+
+
+def _of_folders(config: FolderData) -> list[str]:
+    config = replace(config, exclude=None, val_ids=None, on_missing="skip")
+    return SOURCES[config.name].read_training_photos(config).class_names
+
+
+def _labels_csv(config: DataConfig) -> Path | None:
+    if isinstance(config, CsvData):
+        path = Path(config.csv).expanduser() if config.csv else None
+        places = [] if path is None else [path, Path(config.root).expanduser() / path]
+        return next((place for place in places if place.is_file()), None)
+    names = (TRAIN_CSV, *SAMPLE_CSV)
+    root = existing_root(config, TRAIN_CSV)
+    root = unwrapped(root, config, lambda folder: any((folder / name).is_file() for name in names))
+    return root / TRAIN_CSV if (root / TRAIN_CSV).is_file() else None
+
+
+def _of_csv(csv: Path, config: DataConfig) -> list[str]:
+    separator = getattr(config, "separator", None)
+    split = getattr(config, "split_column", None)
+    columns = (config.label_column,) if split is None else (config.label_column, split)
+    table = read_csv(csv, columns, separator="\t" if separator == "tab" else separator)
+    names: pd.Series = table[config.label_column]
+    if split is not None:  # what is to be predicted may have a placeholder for a label
+        names = names[~table[split].str.strip().str.lower().isin(_TEST)]
+    return sorted_class_names([name for name in names if name])

@@ -1,0 +1,173 @@
+"""Several networks that answer as one: the mean of their probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from carcls.catalogue import BACKBONES
+from carcls.data.records import examples
+from carcls.errors import UserError
+from carcls.prediction.predictor import PhotosToPredict, Predicted, Predictor
+
+
+@dataclass(kw_only=True)
+class Ensemble:
+    """Networks of any backbone and image size that know the same classes, in whatever order.
+
+    Called as a `Predictor`. Its members are loaded and asked one after another, so that it takes
+    the memory of one and the time of all.
+
+    Args:
+        members: At least two.
+        weights: What each counts, relative to the others; None: all the same.
+
+    Raises:
+        UserError: If the members know different classes, one is there twice, or the weights do not
+            fit them.
+    """
+
+    members: list[Predictor]
+    weights: list[float] | None = None
+    shares: list[float] = field(init=False)  # the weights, made to sum to 1
+
+    def __post_init__(self) -> None:
+        self.shares = shares(self.weights, len(self.members))
+        _check_members_differ(self.members)
+        _check_classes_agree(self.members)
+
+    @classmethod
+    def from_runs(
+        cls, ckpts: list[str] | list[Path], weights: list[float] | None = None
+    ) -> Ensemble:
+        """An ensemble of runs, by their directories or `.keras` files.
+
+        Raises:
+            UserError: If one is no checkpoint, or they do not go together.
+        """
+        return cls(members=[Predictor.from_run(ckpt) for ckpt in ckpts], weights=weights)
+
+    @property
+    def class_names(self) -> list[str]:
+        """In the order of the probabilities: that of the first member."""
+        return self.members[0].class_names
+
+    def num_views(self, tta: str) -> int:
+        """How many times a photo goes through a network, over all members."""
+        return sum(member.num_views(tta) for member in self.members)
+
+    def __call__(
+        self,
+        photos: PhotosToPredict,
+        *,
+        tta: str = "none",
+        batch_size: int = 32,
+        workers: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Predicted:
+        """Predicts `n` photos, see `Predictor.__call__`.
+
+        A photo that one member cannot open has an error, whatever the others make of it.
+        """
+        total = np.zeros((len(photos), len(self.class_names)))
+        errors, notes = {}, {}
+        for member, share in zip(self.members, self.shares, strict=True):
+            predicted = member(
+                photos, tta=tta, batch_size=batch_size, workers=workers, progress=progress
+            )
+            member.release()
+            total += share * in_order(predicted.probs, member.class_names, self.class_names)
+            errors |= predicted.errors
+            notes |= predicted.notes
+        return Predicted(probs=total.astype(np.float32), errors=errors, notes=notes)
+
+
+def load_predictor(ckpts: list[str], weights: list[float] | None = None) -> Predictor | Ensemble:
+    """The network, or the ensemble, that `ckpt=` means. Imports no Keras, loads no network.
+
+    Args:
+        ckpts: Run directories and `.keras` files; or pretrained networks by name.
+        weights: See `Ensemble`.
+
+    Raises:
+        UserError: If one does not exist, or they do not go together.
+    """
+    shares(weights, len(ckpts))  # told before any file is looked at
+    is_pretrained = [ckpt in BACKBONES and not Path(ckpt).exists() for ckpt in ckpts]
+    if any(is_pretrained) and not all(is_pretrained):
+        names = [ckpt for ckpt, is_name in zip(ckpts, is_pretrained, strict=True) if is_name]
+        raise UserError(
+            "Expected ckpt to list runs, or pretrained networks, whose classes are ImageNet's. "
+            f"Received: both, {examples(names)} and {len(ckpts) - len(names)} of a run."
+        )
+    make = Predictor.pretrained if all(is_pretrained) else Predictor.from_run
+    members = [make(ckpt) for ckpt in ckpts]
+    return members[0] if len(members) == 1 else Ensemble(members=members, weights=weights)
+
+
+def shares(weights: list[float] | None, num_members: int) -> list[float]:
+    """What each member counts; sums to 1.
+
+    Raises:
+        UserError: If there are not as many weights as members, one is negative or no number, or
+            all are 0.
+    """
+    if weights is None:
+        return [1 / num_members] * num_members
+    received = f"Received: weights=[{','.join(f'{weight:g}' for weight in weights)}]"
+    if num_members < 2:
+        raise UserError(
+            "Expected weights with an ensemble only, ckpt=[RUN,RUN]. "
+            f"{received} with one checkpoint. Leave weights out."
+        )
+    if len(weights) != num_members:
+        raise UserError(
+            f"Expected as many weights as checkpoints, {num_members}. "
+            f"{received}, which are {len(weights)}."
+        )
+    if not np.all(np.isfinite(weights)) or min(weights) < 0 or sum(weights) == 0:
+        raise UserError(f"Expected weights of 0 or more, not all of them 0. {received}.")
+    return [weight / sum(weights) for weight in weights]
+
+
+def in_order(probs: np.ndarray, class_names: list[str], wanted: list[str]) -> np.ndarray:
+    """`(n, num_classes)` probabilities with their columns in the order of other names.
+
+    Args:
+        probs: In the order of `class_names`.
+        class_names: The same names as `wanted`, in any order.
+    """
+    column_of = {name: column for column, name in enumerate(class_names)}
+    return probs[:, [column_of[name] for name in wanted]]
+
+
+def _check_members_differ(members: list[Predictor]) -> None:
+    seen: dict[str, str] = {}
+    for member in members:
+        same = str(member.model_path.resolve()) if member.model_path else member.name
+        if same in seen:
+            names = " and ".join(dict.fromkeys((seen[same], member.name)))
+            raise UserError(
+                f"Expected every checkpoint of an ensemble once. Received twice: {names}. "
+                "What counts more than the others gets a larger number in weights=[2,1]."
+            )
+        seen[same] = member.name
+
+
+def _check_classes_agree(members: list[Predictor]) -> None:
+    """By name: the order does not matter."""
+    known = list(dict.fromkeys(name for member in members for name in member.class_names))
+    lacking = []
+    for member in members:
+        absent = [name for name in known if name not in set(member.class_names)]
+        if absent:
+            lacking.append(f"{member.name} lacks {examples(absent)}")
+    if lacking:
+        raise UserError(
+            "Expected the checkpoints of an ensemble to know the same classes. "
+            f"Received: {'; '.join(lacking)}. Predict with each on its own, or train them on the "
+            "same data."
+        )
