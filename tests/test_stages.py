@@ -73,13 +73,13 @@ def test_photos_come_in_the_size_and_number_that_a_stage_asks_for(root):
 
 def test_a_stage_runs_only_the_callbacks_that_it_lists(root, tmp_path):
     still = (  # nothing gets better
-        "finetune=full", "finetune.stages.all.epochs=3", "finetune.early_stopping_patience=1",
+        "finetune=frozen", "finetune.stages.head.epochs=3", "finetune.early_stopping_patience=1",
         "schedule.patience=1", "schedule.monitor=val_accuracy", "optimizer.learning_rate=1e-12",
         "schedule.min_learning_rate=0",
     )  # fmt: skip
     config = small(
         root, *still, "runtime.tensorboard=true",
-        "finetune.stages.all.callbacks=[plateau]",
+        "finetune.stages.head.callbacks=[plateau]",
     )  # fmt: skip
     train(config, tmp_path / "run")
     history = pd.read_csv(tmp_path / "run" / "history.csv")
@@ -87,7 +87,7 @@ def test_a_stage_runs_only_the_callbacks_that_it_lists(root, tmp_path):
     assert history.learning_rate.iloc[-1] < history.learning_rate.iloc[0]
     assert not (tmp_path / "run" / "tensorboard").exists()
 
-    config = small(root, *still, "finetune.stages.all.callbacks=[early_stopping]")
+    config = small(root, *still, "finetune.stages.head.callbacks=[early_stopping]")
     train(config, tmp_path / "other")
     history = pd.read_csv(tmp_path / "other" / "history.csv")
     assert len(history) == 2
@@ -97,7 +97,7 @@ def test_a_stage_runs_only_the_callbacks_that_it_lists(root, tmp_path):
 def test_a_refit_trains_on_all_photos_and_says_that_no_validation_number_exists(
     root, tmp_path, caplog
 ):
-    config = small(root, "finetune=full", "finetune.stages.all.epochs=2", "data.refit=true")
+    config = small(root, "finetune=frozen", "finetune.stages.head.epochs=2", "data.refit=true")
     with caplog.at_level("INFO"):
         outcome = train(config, tmp_path / "run")
     assert (outcome.metrics["n_train"], outcome.metrics["n_val"]) == (15, 0)

@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,10 +18,8 @@ from carcls.models.classifier import load_classifier
 from carcls.run import read_model_info
 from carcls.training.callbacks import Best, History, KeepWeights, StopOnSignal
 from carcls.training.feed import Feed
-from carcls.training.inputs import prepare_inputs
 from carcls.training.loop import train
 from tests.conftest import draw_competition
-from tests.test_cli import ROOT
 from tests.test_config import composed
 
 TWO_STAGES = (
@@ -126,62 +122,6 @@ def test_the_saved_model_carries_no_optimizer(staged):
     model = load_classifier(staged[1] / "model.keras")
     assert getattr(model, "optimizer", None) is None
     assert (staged[1] / "model.keras").stat().st_size < 1.2 * 4 * model.count_params() + 1e6
-
-
-@pytest.mark.parametrize("name", ["xception", "inceptionv3", "resnet101v2", "efficientnetb3"])
-def test_each_of_the_notebooks_backbones_goes_through_stages(name, tmp_path):
-    root = draw_competition(tmp_path / "data", per_class=2)
-    config = to_config(
-        composed(
-            f"data.root='{root}'", f"backbone={name}", "backbone.weights=none", "image_size=75",
-            "runtime.eager=true", *TWO_STAGES,
-        )
-    )  # fmt: skip
-    train(config, tmp_path / "run")
-    saved = pd.read_csv(tmp_path / "run" / "val_predictions.csv").filter(like="p_").to_numpy()
-    model = load_classifier(tmp_path / "run" / "model.keras")
-    ((images, _),) = prepare_inputs(config).val(config.finetune.stages["all"]).epoch()
-    np.testing.assert_allclose(model.predict_on_batch(images), saved, atol=2e-6)
-
-
-def test_the_same_seed_gives_the_same_history(tmp_path):
-    """In processes of their own: determinism is a setting of the whole process."""
-    root = draw_competition(tmp_path / "data")
-    histories = []
-    for run in ("one", "two"):
-        command = [
-            sys.executable, str(ROOT / "train.py"), f"data.root={root}", "finetune=full",
-            "backbone=efficientnetlite0", "image_size=32", "batch_size=4",
-            "runtime.deterministic=true", f"hydra.run.dir={tmp_path / run}",
-        ]  # fmt: skip
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
-        history = pd.read_csv(tmp_path / run / "history.csv")
-        histories.append(history.drop(columns=["seconds", "images_per_second"]))
-    pd.testing.assert_frame_equal(*histories, check_exact=True)
-
-
-def test_ctrl_c_stops_after_saving_and_what_was_reached_can_be_predicted_with(tmp_path):
-    root = draw_competition(tmp_path / "data")
-    command = [
-        sys.executable, str(ROOT / "train.py"), f"data.root={root}", "backbone=efficientnetlite0",
-        "image_size=32", "finetune.stages.head.epochs=100000", f"hydra.run.dir={tmp_path / 'run'}",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    for line in process.stdout:
-        if "epoch  2/" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, output
-    assert "Stopped by Ctrl-C" in output
-    assert "Traceback" not in output
-    facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert facts["status"] == "interrupted"
-    predict = [sys.executable, str(ROOT / "predict.py"), f"ckpt={tmp_path / 'run'}"]
-    subprocess.run(predict, cwd=tmp_path, check=True, capture_output=True, timeout=120)
-    assert len(pd.read_csv(tmp_path / "run" / "prediction" / "submission.csv")) == 5
 
 
 def test_a_loss_that_becomes_nan_at_once_is_told(tmp_path):

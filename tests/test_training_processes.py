@@ -1,0 +1,51 @@
+"""Training as a process: what is a setting of the whole process, and signals."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+
+from tests.conftest import draw_competition
+from tests.test_cli import ROOT
+
+
+def test_the_same_seed_gives_the_same_history(tmp_path):
+    """In processes of their own: determinism is a setting of the whole process."""
+    root = draw_competition(tmp_path / "data")
+    histories = []
+    for run in ("one", "two"):
+        command = [
+            sys.executable, str(ROOT / "train.py"), f"data.root={root}", "finetune=full",
+            "finetune.stages.all.epochs=2", "backbone=efficientnetlite0", "image_size=32",
+            "batch_size=4", "runtime.deterministic=true", f"hydra.run.dir={tmp_path / run}",
+        ]  # fmt: skip
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+        history = pd.read_csv(tmp_path / run / "history.csv")
+        histories.append(history.drop(columns=["seconds", "images_per_second"]))
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+
+
+def test_ctrl_c_stops_after_saving_and_what_was_reached_can_be_predicted_with(tmp_path):
+    root = draw_competition(tmp_path / "data")
+    command = [
+        sys.executable, str(ROOT / "train.py"), f"data.root={root}", "backbone=efficientnetlite0",
+        "image_size=32", "finetune.stages.head.epochs=100000", f"hydra.run.dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    for line in process.stdout:
+        if "epoch  2/" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "Stopped by Ctrl-C" in output
+    assert "Traceback" not in output
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["status"] == "interrupted"
+    predict = [sys.executable, str(ROOT / "predict.py"), f"ckpt={tmp_path / 'run'}"]
+    subprocess.run(predict, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    assert len(pd.read_csv(tmp_path / "run" / "prediction" / "submission.csv")) == 5
