@@ -58,6 +58,9 @@ def run_app(config_name: str, job: Job) -> None:
         causes = [error, error.__cause__] if error.__cause__ else [error]
         print("\n".join(str(cause) for cause in causes), file=sys.stderr)
         status = STATUS_FAILED
+    except BrokenPipeError:  # who read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(STATUS_FAILED)
     except OSError as error:
         if jobs.is_running:
             raise

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from carcls.models.classifier import (
     save_classifier,
 )
 from carcls.models.freezing import freeze
-from carcls.run import ModelInfo, read_model_info
+from carcls.run import ModelInfo, embed_model_info, read_model_info
 
 HEAD = AvgDenseHead(name="avg_dense", dropout=0.25, units=256, l2_bias=1e-3, l2_activity=1e-4)
 INFO = ModelInfo(
@@ -88,6 +90,19 @@ def test_a_file_that_keras_cannot_load_is_told(tmp_path):
     Image.new("RGB", (2, 2)).save(path, format="PNG")
     with pytest.raises(UserError, match=r"Expected a \.keras file that Keras .* can load"):
         load_classifier(path)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_does_not_run(tmp_path):
+    path, trace = tmp_path / "model.keras", str(tmp_path / "ran")
+    photos = keras.Input((None, None, 3))
+    code = keras.layers.Lambda(lambda x: [open(trace, "w").close(), x][1])  # noqa: PTH123
+    keras.Model(photos, code(photos)).save(path)
+    Path(trace).unlink(missing_ok=True)
+    embed_model_info(path, INFO)
+    assert read_model_info(path) == INFO
+    with pytest.raises(UserError, match=r"Expected a \.keras file that Keras .* can load"):
+        load_classifier(path)
+    assert not Path(trace).exists()
 
 
 def test_unit_preprocessing_divides_by_255():

@@ -197,6 +197,17 @@ def test_in_a_sweep_a_crash_fails_its_own_job_only(tmp_path):
     )
 
 
+def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "--help"],
+        cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
 def test_v_shows_the_traceback_of_a_mistake(tmp_path):
     result = run("train.py", "-v", "data.root=gone", cwd=tmp_path)
     assert result.returncode == 2

@@ -1,3 +1,4 @@
+import csv
 import json
 import subprocess
 import sys
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carcls.config import to_predict_config
+from carcls.config import to_data_config, to_predict_config
+from carcls.data.sources import read_test_photos
 from carcls.errors import UserError
 from carcls.prediction.photos import find_photos, likeliest
 from carcls.prediction.predict import predict
@@ -208,6 +210,35 @@ def test_a_submission_has_exactly_the_ids_in_their_order_with_known_categories(
         probs = probs_of.get(photo_id, counts)
         assert category == class_names[int(np.argmax(probs))]
     assert submission.filled.Id.tolist() == [i for i in ids if i not in probs_of]
+
+
+READABLE = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
+
+
+@given(
+    st.lists(READABLE, min_size=1, max_size=12, unique=True),
+    st.lists(READABLE, min_size=1, max_size=5, unique=True),
+)
+def test_what_is_written_is_read_back_as_the_samples_ids_with_known_categories(
+    tmp_path_factory, ids, class_names
+):
+    folder = tmp_path_factory.mktemp("written")
+    write_csv(folder / "sample-submission.csv", [(i, class_names[0]) for i in ids])
+    draw_photo(folder / "test" / "unrelated.png", (1, 2, 3), 0, size=(8, 8))
+    test = read_test_photos(to_data_config({"name": "kaggle", "root": str(folder)}))
+    probs_of = {i: np.eye(len(class_names))[hash(i) % len(class_names)] for i in ids[::2]}
+    reasons = dict.fromkeys(ids[1::2], "no photo")
+    counts = [1] * len(class_names)
+    made = make_submission(test.ids, probs_of, reasons, class_names, counts, test.columns)
+    write_submission(made, folder / "submission.csv")
+    with (folder / "submission.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["Id", "Category"]
+    assert [row[0] for row in rows] == ids
+    assert [row[1] for row in rows][::2] == [
+        class_names[hash(i) % len(class_names)] for i in ids[::2]
+    ]
+    assert {row[1] for row in rows} <= set(class_names)
 
 
 @pytest.mark.parametrize(

@@ -49,3 +49,24 @@ def test_ctrl_c_stops_after_saving_and_what_was_reached_can_be_predicted_with(tm
     predict = [sys.executable, str(ROOT / "predict.py"), f"ckpt={tmp_path / 'run'}"]
     subprocess.run(predict, cwd=tmp_path, check=True, capture_output=True, timeout=120)
     assert len(pd.read_csv(tmp_path / "run" / "prediction" / "submission.csv")) == 5
+
+
+def test_a_sweep_leaves_a_directory_a_job_and_a_mistake_stops_none_of_the_others(tmp_path):
+    root = draw_competition(tmp_path / "data", per_class=2)
+    command = [
+        sys.executable, str(ROOT / "train.py"), "-m", f"data.root={root}", "finetune=frozen",
+        "backbone=efficientnetlite0", "image_size=16,32", "head=avg_dense,max_dense",
+        "finetune.stages.head.epochs=1", "runtime.eager=true", "hydra.sweep.dir=sweep",
+    ]  # fmt: skip
+    result = subprocess.run(
+        command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 2
+    runs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert [run.name for run in runs] == [f"{i}_efficientnetlite0_frozen" for i in range(4)]
+    assert [(run / "model.keras").is_file() for run in runs] == [False, False, True, True]
+    heads = [json.loads((run / "run.json").read_text())["config"]["head"] for run in runs[2:]]
+    assert [head["name"] for head in heads] == ["avg_dense", "max_dense"]
+    assert "2 of 4 jobs failed:" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("*=*"))

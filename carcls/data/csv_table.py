@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 _LOOKED_FOR = "the photos of data.csv"
 # What a split column calls the three parts, in any case.
-_SPLITS = {
+SPLIT_NAMES = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "validate", "dev", "development"),
     "test": ("test", "testing", "tst"),
 }
-_PART_OF = {name: part for part, names in _SPLITS.items() for name in names}
+_PART_OF = {name: part for part, names in SPLIT_NAMES.items() for name in names}
 
 
 def read_training_photos(config: CsvData) -> TrainingPhotos:
@@ -146,7 +146,9 @@ def _parts(table: pd.DataFrame, csv: Path, config: CsvData) -> pd.Series:
     unknown = written[part.isna()].value_counts(sort=False)
     if len(unknown):
         shown = [f"{value!r} in {n} row{'s' * (n > 1)}" for value, n in sorted(unknown.items())]
-        known = " or ".join(f"{part} ({', '.join(names[1:])})" for part, names in _SPLITS.items())
+        known = " or ".join(
+            f"{part} ({', '.join(names[1:])})" for part, names in SPLIT_NAMES.items()
+        )
         raise UserError(
             f"Expected every row of {csv} to say in column {config.split_column} one of {known}. "
             f"Received: {examples(shown)}."

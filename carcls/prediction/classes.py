@@ -6,12 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from carcls.config import CsvData, DataConfig, FolderData
+from carcls.data.csv_table import SPLIT_NAMES
 from carcls.data.kaggle import SAMPLE_CSV, TRAIN_CSV
 from carcls.data.records import examples, existing_root, read_csv, sorted_class_names, unwrapped
 from carcls.data.sources import SOURCES
 from carcls.errors import UserError
-
-_TEST = ("test", "testing", "tst")  # what a split column calls the rows to predict
 
 
 def check_classes(config: DataConfig, class_names: list[str]) -> None:
@@ -73,5 +72,5 @@ def _of_csv(csv: Path, config: DataConfig) -> list[str]:
     table = read_csv(csv, columns, separator="\t" if separator == "tab" else separator)
     names: pd.Series = table[config.label_column]
     if split is not None:  # what is to be predicted may have a placeholder for a label
-        names = names[~table[split].str.strip().str.lower().isin(_TEST)]
+        names = names[~table[split].str.strip().str.lower().isin(SPLIT_NAMES["test"])]
     return sorted_class_names([name for name in names if name])
