@@ -46,6 +46,7 @@ def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> plt.Figur
         axis.axvline(best_epoch, color=_BEST, linewidth=1, linestyle="--")
         axis.plot(best_epoch, value, "o", color=_BEST, markersize=9, fillstyle="none")
         text = f"{value:.1%}" if name == "accuracy" else f"{value:.3f}"
+        text += " (train)" if measured == name else ""
         is_late = best_epoch > len(history) / 2
         axis.text(
             best_epoch,

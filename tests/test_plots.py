@@ -55,3 +55,14 @@ def test_one_epoch_is_a_picture_too(history, tmp_path):
     with Image.open(path) as image:
         assert (image.format, image.size) == ("PNG", (1200, 840))
     assert plt.get_fignums() == []
+
+
+def test_without_validation_photos_there_is_one_curve_and_it_says_whose_number_is_kept(history):
+    history[["val_loss", "val_accuracy"]] = np.nan
+    figure = draw_curves(history, best_epoch=5, title="")
+    accuracy, loss = figure.axes
+    assert texts(accuracy)[0] == "kept: epoch 5, 80.0% (train)"
+    assert texts(loss) == ["kept: epoch 5, 0.400 (train)"]
+    assert [line.get_label() for line in accuracy.lines[:1]] == ["train (augmented)"]
+    np.testing.assert_array_equal(accuracy.lines[0].get_xydata()[:, 1], history.accuracy)
+    plt.close(figure)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from carcls import run as files
-from carcls.config import TrainConfig
+from carcls.config import CsvData, DataConfig, FolderData, TrainConfig
 from carcls.console import UNFOLDED, duration, facts, table
 from carcls.data.records import examples
 from carcls.models.classifier import backbone_of
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 def title(config: TrainConfig) -> str:
     """What a run is, in a few words."""
+    stages = config.finetune.stages.values()
+    sizes = dict.fromkeys(stage.image_size or config.image_size for stage in stages)
     return (
         f"{config.backbone.name}, {config.head.name}, {config.finetune.name}, "
-        f"{config.augmentation.name}, {config.image_size} px"
+        f"{config.augmentation.name}, {', '.join(map(str, sizes))} px"
     )
 
 
@@ -109,9 +111,7 @@ def summary(session: Session, metrics: dict[str, Any], status: str) -> str:
         "diverged": "Stopped because the loss became NaN or infinite",
     }[status]
     workdir = files.shown(session.workdir)
-    # Class folders come without a list of what to predict, unless there is a folder test/.
-    has_test = (Path(session.config.data.root) / "test").is_dir()
-    images = " images=PHOTO" if session.config.data.name == "folder" and not has_test else ""
+    images = "" if _lists_what_to_predict(session.config.data) else " images=PHOTO"
     pairs = [
         ("model", str(workdir / files.MODEL)),
         ("curves", str(workdir / files.CURVES)),
@@ -130,6 +130,13 @@ def summary(session: Session, metrics: dict[str, Any], status: str) -> str:
         f"{ended} after {duration(metrics['seconds'])}. The model kept is that of epoch {kept}: "
         f"{worth}\n\n{facts(pairs, UNFOLDED)}"
     )
+
+
+def _lists_what_to_predict(data: DataConfig) -> bool:
+    """Whether the data says which photos to predict; class folders do by a folder test/."""
+    if isinstance(data, CsvData):
+        return data.test_csv is not None or data.split_column is not None
+    return not isinstance(data, FolderData) or (Path(data.root) / "test").is_dir()
 
 
 def _share(value: float | None) -> str:
