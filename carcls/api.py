@@ -278,14 +278,16 @@ def _said(logfile: Path, quiet: bool) -> Iterator[None]:
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     if not quiet:
         handlers.append(logging.StreamHandler(sys.stdout))
-    level = logger.level
+    level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # else a notebook with a handler of its own says all of it again
     for handler in handlers:
         logger.addHandler(handler)
     try:
         yield
     finally:
         logger.setLevel(level)
+        logger.propagate = propagate
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()
@@ -328,7 +330,12 @@ def _photos(
 def _pixels(photo: Any) -> np.ndarray:
     """An array as a photo: `(height, width, 3)` uint8."""
     pixels = np.asarray(photo)
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype.kind not in "uif":
+    if (
+        pixels.ndim != 3
+        or pixels.shape[2] != 3
+        or 0 in pixels.shape
+        or pixels.dtype.kind not in "uif"
+    ):
         raise UserError(
             "Expected photos as RGB arrays of shape (height, width, 3), or paths. "
             f"Received: shape {pixels.shape}, {pixels.dtype}."

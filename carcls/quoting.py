@@ -1,6 +1,7 @@
 """Paths past Hydra's grammar: what the shell hands over is what is opened."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 _PATH_KEYS = frozenset(
@@ -46,7 +47,11 @@ def _quoted(argument: str, is_sweep: bool) -> str:
         if name in _LIST_KEYS and value.startswith("[") and value.endswith("]"):
             items = [item if _is_quoted(item) else quoted(item) for item in _items(value[1:-1])]
             return f"{key}=[{','.join(items)}]"
-    return f"{key}={quoted(value, interpolates=key.startswith('hydra.'))}"
+    if name.startswith("hydra."):  # the others are expanded where they are opened
+        with suppress(RuntimeError):  # a user that is not there
+            value = str(Path(value).expanduser())
+        return f"{key}={quoted(value, interpolates=True)}"
+    return f"{key}={quoted(value)}"
 
 
 def _items(text: str) -> list[str]:

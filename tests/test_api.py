@@ -80,6 +80,7 @@ def test_a_photo_that_cannot_be_opened_keeps_its_row(run, root, tmp_path):
     ("photos", "text"),
     [
         (pd.DataFrame({"Id": ["1.png"]}), "Expected a DataFrame with a column of paths, path"),
+        (np.zeros((0, 4, 3)), "Received: shape (0, 4, 3), float64."),
         (np.zeros((4, 4)), "Expected photos as RGB arrays of shape (height, width, 3), or paths."),
         (np.full((4, 4, 3), 0.5), "Multiply by 255 what goes from 0 to 1"),
         (np.full((4, 4, 3), -3), "Expected RGB arrays with values from 0 to 255. Received: int64"),
@@ -111,6 +112,12 @@ def test_it_says_what_the_command_line_says_unless_it_is_quiet(run, capsys, tmp_
     assert "submission" in (tmp_path / "predict.log").read_text()
     predict(run, workdir=tmp_path, quiet=True)
     assert capsys.readouterr().out == ""
+
+
+def test_a_notebook_with_a_logger_of_its_own_hears_nothing_twice(run, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        predict(run, workdir=tmp_path, quiet=True)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(

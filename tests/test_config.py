@@ -167,6 +167,7 @@ def test_a_config_survives_the_way_into_json_and_back():
         ("schedule.monitor=val_f1", "Expected monitor to be one of val_loss, val_accuracy, loss,"),
         ("optimizer.beta_1=1", "Expected beta_1 in [0, 1). Received: beta_1=1.0"),
         ("optimizer.name=lion", "Expected optimizer to be one of adamax, adam, adamw, sgd."),
+        ("seed=4294967296", "Expected seed to be from 0 to 2**32 - 1. Received: seed=4294967296"),
         ("runtime.device=tpu", "Expected device to be one of auto, cpu, gpu."),
         ("runtime.workers=0", "Expected workers to be at least 1, or null for one a core."),
         ("optimizer.learning_rate=-1", "Expected learning_rate to be above 0."),

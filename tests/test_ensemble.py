@@ -69,6 +69,10 @@ def write_val_predictions(workdir: Path, rows: dict[tuple[str, str], dict[str, f
     pd.DataFrame(table).to_csv(workdir / "val_predictions.csv", index=False)
 
 
+def of_runs(ckpts: list, weights: list[float] | None = None) -> Ensemble:
+    return load_predictor([str(ckpt) for ckpt in ckpts], weights)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Runs a, b and c of the same data, their classes in different orders, and `data`."""
@@ -166,7 +170,7 @@ def test_tta_averages_the_views_of_every_member(runs, tmp_path, caplog):
 def test_loose_photos_are_predicted_by_an_ensemble_too(runs, tmp_path):
     photo = runs / "data" / "test_upload" / ids_in(runs)[0]
     predicted(runs, "ab", f"images='{photo}'", "tta=flip", "top=1", workdir=tmp_path)
-    ensemble = Ensemble.from_runs([runs / "a", runs / "b"])
+    ensemble = of_runs([runs / "a", runs / "b"])
     probs = ensemble([photo], tta="flip").probs[0]
     (row,) = pd.read_csv(tmp_path / "photos.csv", dtype={"class": str}).to_dict("records")
     assert row["class"] == ensemble.class_names[int(probs.argmax())]
@@ -175,7 +179,7 @@ def test_loose_photos_are_predicted_by_an_ensemble_too(runs, tmp_path):
 
 def test_arrays_and_paths_are_predicted_alike_in_rows_that_keep_their_order(runs):
     paths = [runs / "data" / "test_upload" / photo_id for photo_id in ids_in(runs)]
-    ensemble = Ensemble.from_runs([runs / "a", runs / "b", runs / "c"], [1, 2, 3])
+    ensemble = of_runs([runs / "a", runs / "b", runs / "c"], [1, 2, 3])
     probs = ensemble(paths, batch_size=3).probs
     arrays = [open_photo(path) for path in paths]
     np.testing.assert_allclose(ensemble(arrays).probs, probs, atol=1e-6)
@@ -184,7 +188,7 @@ def test_arrays_and_paths_are_predicted_alike_in_rows_that_keep_their_order(runs
 
 
 def test_one_network_is_in_memory_at_a_time_and_an_ensemble_can_be_asked_again(runs):
-    ensemble = Ensemble.from_runs([runs / "a", runs / "b", runs / "c"])
+    ensemble = of_runs([runs / "a", runs / "b", runs / "c"])
     loaded, alive_before_each = [], []
     for member in ensemble.members:
 
@@ -236,8 +240,8 @@ def test_what_the_ensemble_reaches_on_validation_is_joined_by_id(validated, tmp_
 
 def test_weights_count_on_validation_too(validated):
     runs = [validated / name for name in "abc"]
-    assert validate(Ensemble.from_runs(runs, [0, 1, 0])).ensemble == 1.0
-    assert validate(Ensemble.from_runs(runs, [1, 0, 0])).ensemble == 0.5
+    assert validate(of_runs(runs, [0, 1, 0])).ensemble == 1.0
+    assert validate(of_runs(runs, [1, 0, 0])).ensemble == 0.5
 
 
 def test_it_is_said_when_the_ensemble_cannot_be_judged(validated, tmp_path, caplog):
@@ -250,11 +254,11 @@ def test_it_is_said_when_the_ensemble_cannot_be_judged(validated, tmp_path, capl
     assert "val_accuracy" not in metrics
     assert [member["val_accuracy"] for member in metrics["members"]] == [0.5, 0.5, 0.75]
     path.unlink()
-    assert validate(Ensemble.from_runs([validated / "a", validated / "b"])).why_not == (
+    assert validate(of_runs([validated / "a", validated / "b"])).why_not == (
         f"{validated / 'b'} has no val_predictions.csv"
     )
     path.write_text("id,label\n1.png,007\n")
-    why_not = validate(Ensemble.from_runs([validated / "a", validated / "b"])).why_not
+    why_not = validate(of_runs([validated / "a", validated / "b"])).why_not
     assert why_not.startswith(f"{path} cannot be read")
 
 
@@ -310,7 +314,7 @@ def test_missing_photos_are_filled_by_the_first_runs_most_frequent_class(runs, t
 def test_other_classes_are_told_by_name(runs, tmp_path):
     other = save_run(tmp_path / "d", ["007", "12", "bus", "van"], 4, root=tmp_path)
     with pytest.raises(UserError) as error:
-        Ensemble.from_runs([runs / "a", other, runs / "b"])
+        of_runs([runs / "a", other, runs / "b"])
     assert str(error.value) == (
         "Expected the checkpoints of an ensemble to know the same classes. "
         f"Received: {runs / 'a'} lacks bus, van; {other} lacks red, wide; {runs / 'b'} lacks "

@@ -1,6 +1,7 @@
 """What a stage may have of its own, and runs without validation photos."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,13 @@ from PIL import Image
 from carcls.config import to_config
 from carcls.data.split import stratified_split
 from carcls.errors import UserError
+from carcls.models.classifier import build_classifier
 from carcls.run import read_model_info
+from carcls.training.callbacks import Best
 from carcls.training.inputs import prepare_inputs
 from carcls.training.loop import train
 from carcls.training.refit import without_validation
+from carcls.training.report import plan
 from tests.conftest import draw_competition
 from tests.test_config import composed
 
@@ -163,3 +167,56 @@ def test_classes_without_validation_photos_are_named(tmp_path, caplog):
     with caplog.at_level("INFO"):
         train(config, tmp_path / "run")
     assert "2 to validate (20% of every class, seed 42), none of 12;" in caplog.text
+
+
+def test_a_photo_that_is_gone_at_a_later_stage_is_left_out_and_told(tmp_path, caplog):
+    root = draw_competition(tmp_path / "data", per_class=4)
+    config = small(
+        root, *TWO_STAGES, "finetune.stages.all.image_size=48", "augmentation=none",
+        "finetune.keep=last",
+    )  # fmt: skip
+    inputs = prepare_inputs(config)
+    train_row, val_row = np.flatnonzero(~inputs.is_val)[0], np.flatnonzero(inputs.is_val)[0]
+    gone = inputs.records.table.iloc[[train_row, val_row]]
+    for path in gone.path:
+        Path(path).unlink()
+    with caplog.at_level("INFO"):
+        outcome = train(config, tmp_path / "run", inputs)
+    stage = config.finetune.stages["all"]
+    assert train_row not in inputs.train(stage).indices
+    assert len(inputs.train(stage).indices) == 8
+    listed = json.loads((tmp_path / "run" / "run.json").read_text())["lost"]
+    assert sorted(photo["id"] for photo in listed) == sorted(gone.id)
+    assert {photo["reason"] for photo in listed} == {"no such file"}
+    assert "WARNING: 2 photos could be opened no longer while training went on" in caplog.text
+    written = pd.read_csv(tmp_path / "run" / "val_predictions.csv")
+    assert len(written) == 2
+    assert gone.id.iloc[1] not in set(written.id)
+    assert (written.label.astype(str) == written.predicted.astype(str)).mean() == pytest.approx(
+        outcome.metrics["val_accuracy"]
+    )
+
+
+def test_a_stage_that_kept_nothing_is_gone_on_from(root, tmp_path, monkeypatch):
+    config = small(root, *TWO_STAGES)
+    improve = Best.improve
+    monkeypatch.setattr(
+        Best, "improve", lambda self, epoch, logs: epoch > 1 and improve(self, epoch, logs)
+    )
+    assert train(config, tmp_path / "run").metrics["kept_epoch"] == 2
+
+
+def test_the_plan_says_who_chose_the_validation_photos_and_which_sizes_stay_in_memory(
+    root, tmp_path
+):
+    ids = tmp_path / "ids.txt"
+    ids.write_text("\n".join(pd.read_csv(root / "train.csv").Id[:3]))
+    config = small(
+        root, "finetune.stages.all.image_size=48", "data.memory_limit_gb=0.00005",
+        f"data.val_ids='{ids}'",
+    )  # fmt: skip
+    inputs = prepare_inputs(config)
+    told = plan(config, inputs, build_classifier(config.backbone, config.head, 3), "CPU")
+    told = " ".join(told.split())
+    assert "12 to train, 3 to validate (those of data.val_ids), none of 12, red, wide;" in told
+    assert "decoded every epoch at 48 px" in told

@@ -127,7 +127,7 @@ def test_the_saved_model_carries_no_optimizer(staged):
 def test_a_loss_that_becomes_nan_at_once_is_told(tmp_path):
     root = draw_competition(tmp_path / "data")
     config = small(root, *TWO_STAGES, "finetune.stages.head.learning_rate=1e38")
-    with pytest.raises(UserError, match=r"Try a lower optimizer\.learning_rate"):
+    with pytest.raises(UserError, match="in every epoch, so nothing was kept"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "model.keras").exists()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "diverged"

@@ -58,7 +58,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         expect_image_size(self.image_size)
         expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
-        expect(self.seed >= 0, "seed to be 0 or more", seed=self.seed)
+        expect(0 <= self.seed < 2**32, "seed to be from 0 to 2**32 - 1", seed=self.seed)
         for name, stage in self.finetune.stages.items():
             listed = stage.callbacks or ()
             expect(

@@ -39,17 +39,6 @@ class Ensemble:
         _check_members_differ(self.members)
         _check_classes_agree(self.members)
 
-    @classmethod
-    def from_runs(
-        cls, ckpts: list[str] | list[Path], weights: list[float] | None = None
-    ) -> Ensemble:
-        """An ensemble of runs, by their directories or `.keras` files.
-
-        Raises:
-            UserError: If one is no checkpoint, or they do not go together.
-        """
-        return cls(members=[Predictor.from_run(ckpt) for ckpt in ckpts], weights=weights)
-
     @property
     def class_names(self) -> list[str]:
         """In the order of the probabilities: that of the first member."""

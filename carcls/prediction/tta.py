@@ -41,8 +41,8 @@ def num_views(tta: str) -> int:
 def larger_size(image_size: int) -> int:
     """The second scale: the multiple of 32 px nearest to 1.2 times `image_size`, and above it.
 
-    Larger rather than smaller, since a network sees more of a photo then, and every backbone takes
-    it that takes `image_size`. How much larger was tried with linear classifiers on
+    Larger rather than smaller, since details show then, and every backbone takes it that takes
+    `image_size`. How much larger was tried with linear classifiers on
     EfficientNet-Lite0 features of some 350 to 400 photos of cars, in three trials: with 1.14 to
     1.2 times the size, four views were right more often than two (by 0.3, 0.9 and 1.7 points);
     with 1.3 to 1.4 times about as often as that, but with a worse likelihood in all three.

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Inputs:
         is_val: `(n,)` bool over `records.table`; none are True when all of them train.
         photos: The same photos as pixels, at the size that was asked for last.
         notes: Photos that were opened only in part, as (id, what was odd).
+        lost: Index of a photo to why it could be opened no longer, later than at the start.
         fingerprint: Of the data as it was found.
         config: Of the run.
         seconds: What it took to prepare all this.
@@ -40,10 +41,12 @@ class Inputs:
     fingerprint: str
     config: TrainConfig
     seconds: float
+    lost: dict[int, str] = field(default_factory=dict)
 
     def train(self, stage: StageConfig) -> Loader:
         """Batches to train on, in the size and number that the stage asks for."""
         self._resize(stage)
+        self.lost |= self.photos.errors
         return self._loader(
             self.photos,
             ~self.is_val,
@@ -86,7 +89,7 @@ class Inputs:
     ) -> Loader:
         return Loader(
             photos,
-            np.flatnonzero(chosen),
+            np.array([i for i in np.flatnonzero(chosen) if i not in self.lost], int),
             self.records.table.label.to_numpy(),
             batch_size=stage.batch_size or self.config.batch_size,
             seed=self.config.seed,

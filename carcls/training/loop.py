@@ -13,6 +13,7 @@ from carcls import run as files
 from carcls import runtime
 from carcls.backend import keras
 from carcls.config import StageConfig, TrainConfig, to_plain, with_absolute_paths
+from carcls.data.records import examples
 from carcls.errors import UserError
 from carcls.models.classifier import (
     backbone_of,
@@ -126,13 +127,24 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
         if status == "interrupted":
             raise KeyboardInterrupt
         raise UserError(
-            "The loss became NaN or infinite before one epoch was over, so nothing was kept. "
-            "Try a lower optimizer.learning_rate, runtime.precision=float32, or look for broken "
-            "photos."
+            "The loss, or that of the validation photos, was NaN or infinite in every epoch, so "
+            "nothing was kept. Try a lower optimizer.learning_rate, runtime.precision=float32, or "
+            "look for broken photos."
         )
     metrics = _finish(session, seconds=time.perf_counter() - started)
     seconds = round(time.perf_counter() - started, 1)
-    files.write_json(workdir / files.RUN, {**run_facts, "status": status, "seconds": seconds})
+    lost = [
+        {"id": inputs.records.table.id.iloc[i], "reason": reason}
+        for i, reason in sorted((inputs.lost | inputs.photos.errors).items())
+    ]
+    if lost:
+        log.warning(
+            f"WARNING: {len(lost)} photos could be opened no longer while training went on: "
+            f"{examples([photo['id'] for photo in lost])}. All are listed in {files.RUN} as lost."
+        )
+    files.write_json(
+        workdir / files.RUN, {**run_facts, "lost": lost, "status": status, "seconds": seconds}
+    )
     log.info(report.summary(session, metrics, status))
     return Outcome(workdir=workdir, metrics=metrics, interrupted=status == "interrupted")
 
@@ -161,7 +173,7 @@ def _run_stages(session: Session, stop: StopOnSignal) -> str:
     """Runs the stages in order. Returns how it ended: finished, interrupted or diverged."""
     plan = session.config.finetune
     for number, (name, stage) in enumerate(plan.stages.items(), start=1):
-        if session.stages and plan.keep == "best":
+        if plan.keep == "best" and session.best.kept_epoch:
             restore_weights(session.model, session.model_path)
         _run_stage(session, name, stage, f"{number}/{len(plan.stages)} {name}", stop)
         if session.history.rows and not np.isfinite(session.history.rows[-1]["loss"]):
@@ -267,17 +279,25 @@ def _finish(session: Session, seconds: float) -> dict[str, Any]:
     val_loader = session.inputs.val(session.config.finetune.stages[row["stage"]])
     if val_loader is not None:
         probs = predict_probs(load_classifier(session.model_path), val_loader)
-        metrics |= _write_val_predictions(session, probs)
+        metrics |= _write_val_predictions(session, val_loader.indices, probs)
     files.write_json(session.workdir / files.METRICS, metrics)
     with files.replacing(session.workdir / files.CURVES) as temporary:
         plot_curves(session.history.frame(), kept, report.title(session.config), temporary)
     return metrics
 
 
-def _write_val_predictions(session: Session, probs: np.ndarray) -> dict[str, float]:
-    """Writes `val_predictions.csv`; returns accuracy and NLL on the same rows."""
+def _write_val_predictions(
+    session: Session, indices: np.ndarray, probs: np.ndarray
+) -> dict[str, float]:
+    """Writes `val_predictions.csv`; returns accuracy and NLL on the same rows.
+
+    Args:
+        session: The run.
+        indices: `(n,)` rows of the table of photos.
+        probs: `(n, num_classes)` their probabilities.
+    """
     records = session.inputs.records
-    rows = records.table[session.inputs.is_val]
+    rows = records.table.iloc[indices]
     labels = rows.label.to_numpy()
     names = np.array(records.class_names, object)
     table = pd.DataFrame(
