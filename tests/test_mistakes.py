@@ -183,6 +183,14 @@ def test_a_tilde_is_the_users_home(tmp_path):
     assert_told(result, f"Received: {tmp_path}/cars, which is empty.")
 
 
+def test_a_tilde_is_the_users_home_for_what_hydra_writes_too(tmp_path):
+    result = run(
+        "train.py", "--cfg", "hydra", "--package", "hydra.run", "hydra.run.dir=~/runs/one",
+        cwd=tmp_path, HOME=str(tmp_path),
+    )  # fmt: skip
+    assert f"dir: {tmp_path}/runs/one" in result.stdout, result.stderr
+
+
 def test_a_photo_is_found_whatever_it_is_called(tmp_path):
     names = ["IMG [1].jpg", "Фото (копия)=2.jpg"]
     for name in names:
