@@ -271,7 +271,7 @@ def _finish(session: Session, seconds: float) -> dict[str, Any]:
         "val_accuracy": None,
         "val_loss": row["val_loss"],  # with the head's regularisation
         "n_train": int(np.sum(~session.inputs.is_val)),
-        "n_val": int(np.sum(session.inputs.is_val)),
+        "n_val": 0,
         "kept_epoch": kept,
         "seconds": round(seconds, 1),
         "stages": [vars(stage) for stage in session.stages],
@@ -289,7 +289,7 @@ def _finish(session: Session, seconds: float) -> dict[str, Any]:
 def _write_val_predictions(
     session: Session, indices: np.ndarray, probs: np.ndarray
 ) -> dict[str, float]:
-    """Writes `val_predictions.csv`; returns accuracy and NLL on the same rows.
+    """Writes `val_predictions.csv`; returns accuracy and NLL on the same rows, and their number.
 
     Args:
         session: The run.
@@ -310,4 +310,5 @@ def _write_val_predictions(
     return {
         "val_accuracy": float(np.mean(probs.argmax(1) == labels)),
         "val_nll": float(-np.mean(np.log(of_label))),
+        "n_val": len(labels),
     }
