@@ -98,7 +98,7 @@ class Run:
                 `(height, width, 3)` or `(n, height, width, 3)` with values from 0 to 255, or a
                 list of such of different sizes; or a DataFrame with a column of paths.
             column: Name of that column.
-            root: Folder that relative paths of a DataFrame are below.
+            root: Folder that relative paths are below.
             tta: `none`, `flip` or `flip+scale`: views of each photo that are averaged.
             batch_size: Photos that go through the network together.
             workers: Threads that prepare photos; None: one a core.
@@ -215,7 +215,7 @@ def predict(
 
     Returns:
         The submission: id and category, in the sample's order; with `images`, a row for each of
-        the likeliest classes of each photo: path, rank, class, probability.
+        the likeliest classes of each photo: path, rank, class, probability, error.
 
     Raises:
         UserError: If a checkpoint, the data or the photos are not as they should be.
@@ -314,16 +314,18 @@ def _photos(
                 f"Expected a DataFrame with a column of paths, {column} (column=NAME names "
                 f"another). Received: {', '.join(map(str, photos.columns))}."
             )
-        base = Path(root).expanduser() if root is not None else Path()
-        return [str(base / str(path)) for path in photos[column]], photos.index
+        return _photos(photos[column].astype(str).tolist(), column, root)[0], photos.index
+    base = Path(root).expanduser() if root is not None else Path()
     if isinstance(photos, str | Path):
-        paths = find_photos(str(photos))
+        paths = find_photos(str(base / Path(photos).expanduser()))
         return paths, pd.Index(paths, name="path")
     if isinstance(photos, np.ndarray) and photos.ndim == 3:
         photos = photos[None]
     if len(photos) and all(isinstance(photo, str | Path) for photo in photos):
-        paths = [str(Path(photo).expanduser()) for photo in photos]
+        paths = [str(base / Path(photo).expanduser()) for photo in photos]
         return paths, pd.Index(paths, name="path")
+    if root is not None:
+        raise UserError(f"Expected root with paths only. Received: root={root} with arrays.")
     return [_pixels(photo) for photo in photos], pd.RangeIndex(len(photos))
 
 

@@ -28,6 +28,7 @@ STATUS_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 _CONF = str(Path(__file__).parent.parent / "conf")
 _VERBOSE = ("-v", "--verbose")
+_MULTIRUN = ("-m", "--multirun")
 
 log = logging.getLogger(__name__)
 Job = Callable[[DictConfig, Path], None]
@@ -42,7 +43,10 @@ def run_app(config_name: str, job: Job) -> None:
     """
     jobs = _Jobs(job, is_verbose=any(argument in _VERBOSE for argument in sys.argv[1:]))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # leaves exceptions to us
-    sys.argv[1:] = quote_paths([argument for argument in sys.argv[1:] if argument not in _VERBOSE])
+    logging.raiseExceptions = False  # a log that cannot be written to is no reason to stop
+    arguments = [argument for argument in sys.argv[1:] if argument not in _VERBOSE]
+    # Hydra takes -m before all overrides only.
+    sys.argv[1:] = quote_paths(sorted(arguments, key=lambda a: a not in _MULTIRUN))
 
     def task(cfg: DictConfig) -> None:
         jobs.run(cfg)

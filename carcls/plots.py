@@ -60,7 +60,7 @@ def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> plt.Figur
         axis.set_ylabel(name)
         axis.grid(axis="y", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    top.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
+    top.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
     _name_stages(top, history)
     figure.legend(
         *top.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
@@ -69,7 +69,7 @@ def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> plt.Figur
     bottom.set_ylim(0, min(highest, 4 * history.loss.iloc[0]) * 1.05)
     bottom.set_xlabel("epoch")
     bottom.set_xlim(0.5, len(history) + 0.5)
-    bottom.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    bottom.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
     figure.suptitle(title)
     return figure
 

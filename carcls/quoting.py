@@ -1,10 +1,10 @@
-"""Paths past Hydra's grammar: what the shell hands over is what is opened."""
+"""Paths and names past Hydra's grammar: what the shell hands over is what is opened."""
 
 import re
 from contextlib import suppress
 from pathlib import Path
 
-_PATH_KEYS = frozenset(
+_TEXT_KEYS = frozenset(
     (
         "ckpt",
         "images",
@@ -15,6 +15,10 @@ _PATH_KEYS = frozenset(
         "data.exclude",
         "data.val_ids",
         "data.cache_dir",
+        "data.id_column",
+        "data.label_column",
+        "data.split_column",
+        "data.separator",
         "backbone.weights",
         "hydra.run.dir",
         "hydra.sweep.dir",
@@ -24,7 +28,7 @@ _LIST_KEYS = frozenset(("ckpt", "images"))  # these take `[a,b]` too
 
 
 def quote_paths(arguments: list[str]) -> list[str]:
-    """Quotes path-valued arguments, so that what the shell hands over is what is opened.
+    """Quotes arguments that are paths or names, so that what the shell hands over is what is meant.
 
     Hydra's grammar refuses ordinary file names (spaces at the end, `=`, brackets, Cyrillic, `~`).
     Left as they are: values that are quoted already and, with -m, comma-separated choices, unless
@@ -37,7 +41,7 @@ def quote_paths(arguments: list[str]) -> list[str]:
 def _quoted(argument: str, is_sweep: bool) -> str:
     key, equals, value = argument.partition("=")
     name = key.lstrip("+")
-    if not equals or name not in _PATH_KEYS or not value or value == "null":
+    if not equals or name not in _TEXT_KEYS or not value or value == "null":
         return argument
     if not _exists(value):
         if _is_quoted(value):

@@ -59,8 +59,18 @@ class ModelInfo:
     config: dict[str, Any]
 
 
-def set_aside(workdir: Path) -> Path | None:
+# What a training run leaves. Hydra has written its own for a new run already; the log goes on.
+_OF_TRAINING = (
+    MODEL, RUN, METRICS, HISTORY, VAL_PREDICTIONS, CURVES, PREDICTION, TENSORBOARD
+)  # fmt: skip
+
+
+def set_aside(workdir: Path, names: Sequence[str] = _OF_TRAINING) -> Path | None:
     """Moves what an earlier run left in `workdir` into a directory of its own inside of it.
+
+    Args:
+        workdir: Where it lies.
+        names: Of the files and directories that belong to it.
 
     Returns:
         That directory; None if there was no earlier run.
@@ -72,10 +82,7 @@ def set_aside(workdir: Path) -> Path | None:
         number += 1
     aside = workdir / f"earlier_{number}"
     aside.mkdir()
-    # Hydra has written its own for the new run already; the log goes on.
-    for name in (
-        MODEL, RUN, METRICS, HISTORY, VAL_PREDICTIONS, CURVES, PREDICTION, TENSORBOARD
-    ):  # fmt: skip
+    for name in names:
         if (workdir / name).exists():
             (workdir / name).rename(aside / name)
     return aside

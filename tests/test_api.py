@@ -62,6 +62,9 @@ def test_paths_arrays_and_frames_of_the_same_photos_get_the_same_answer(run, roo
     of_frame = run.predict(frame, column="Id", root=folder)
     assert of_frame.index.tolist() == list("vwxyz")
     assert of_frame.predicted.tolist() == by_folder.predicted.tolist()
+    names = [path.name for path in paths]
+    assert run.predict(names, root=folder).p_12.tolist() == by_folder.p_12.tolist()
+    assert run.predict("*.png", root=folder).index.tolist() == by_folder.index.tolist()
     (one,) = run.predict(arrays[0]).itertuples()
     assert one.probability == pytest.approx(by_folder.probability.iloc[0], abs=1e-5)
 
@@ -100,7 +103,7 @@ def test_a_submission_is_returned_and_written_where_it_was_asked_for(run, root, 
     assert table.Id.tolist() == [f"{900 - 3 * i}.png" for i in range(5)]
     assert (tmp_path / "work" / "run.json").is_file()
     rows = predict(run.path, images=root / "test_upload", top=2, quiet=True)
-    assert rows.columns.tolist() == ["path", "rank", "class", "probability"]
+    assert rows.columns.tolist() == ["path", "rank", "class", "probability", "error"]
     assert len(rows) == 10
     assert (run.path / "prediction" / "photos.csv").is_file()
 

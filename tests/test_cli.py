@@ -47,11 +47,14 @@ def path_that_hydra_hands_on(argument: str) -> str:
 @example("it's \\'quoted\\'")
 @example("ends in a backslash\\")
 @example("a,b#c&d;e ${x}")
+@example(";")
+@example("label (en)")
 def test_what_the_shell_hands_over_as_a_path_is_what_is_opened(path):
     looks_quoted = len(path) > 1 and path[0] == path[-1] and path[0] in "'\""
     if path == "null" or looks_quoted or "\\${" in path:
         return  # these are Hydra's own, unless a file of that name exists
     assert path_that_hydra_hands_on(f"data.root={path}") == path
+    assert path_that_hydra_hands_on(f"data.label_column={path}") == path
 
 
 def test_a_file_whose_name_looks_like_hydras_grammar_is_opened_if_it_exists(tmp_path, monkeypatch):
@@ -108,6 +111,15 @@ def test_help_lists_every_group_and_option(tmp_path):
     for group in ("augmentation", "backbone", "data", "finetune", "head", "optimizer", "schedule"):
         options = sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
         assert f"{group}: {', '.join(options)}\n" in answer
+
+
+def test_the_help_of_predict_lists_what_it_takes(tmp_path):
+    answer = run("predict.py", "--help", cwd=tmp_path).stdout
+    sources = sorted(path.stem for path in (ROOT / "conf" / "data").glob("*.yaml"))
+    assert f"data=OPTION takes another source: {', '.join(sources)}." in answer
+    for key in ("ckpt", "weights", "tta", "images", "output", "top", "batch_size"):
+        assert f"\n{key}: " in answer
+    assert "backbone" not in answer
 
 
 def test_a_missing_data_directory_says_what_was_looked_for(tmp_path):
@@ -171,6 +183,12 @@ def test_in_a_sweep_a_mistake_fails_its_own_job_only(tmp_path):
     closing = result.stderr.split("2 of 2 jobs failed:\n")[1].splitlines()
     assert closing[0].startswith("  0_efficientnetb3_staged (data.root=x): Expected a directory")
     assert closing[1].startswith("  1_efficientnetb3_staged (data.root=y): Expected a directory")
+
+
+def test_a_sweep_is_one_wherever_m_stands(tmp_path):
+    result = run("train.py", "data.root=x", "-m", "seed=1,2", "hydra.sweep.dir=s", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "2 of 2 jobs failed" in result.stderr
 
 
 def test_in_a_sweep_a_crash_fails_its_own_job_only(tmp_path):

@@ -172,11 +172,12 @@ def test_columns_must_differ():
     ("content", "text"),
     [
         ("path;label\n1;2", "Expected the columns path, kind in {}. Received: path, label. "
-         "Lacking: kind. Set data.id_column and data.label_column."),
+         "Lacking: kind. Columns are named by data.id_column, data.label_column and, with "
+         "data=csv, data.split_column; what stands between them by data.separator."),
         ("path,kind\nü,1".encode("latin-1"), "Expected a CSV file in UTF-8. Received: {}: 'utf-8' "
          "codec can't decode byte 0xfc in position 10: invalid start byte. Save it again in "
          "UTF-8."),
-        ("", "Expected a CSV file in UTF-8. Received: {}: No columns to parse from file"),
+        ("", "Expected a CSV file with a header. Received: {}, empty."),
         ("path,kind\n", "Expected at least two classes in {}. Received: 0 photos of no class. "
          "A classifier needs photos of two or more classes."),
     ],
@@ -225,14 +226,15 @@ def test_a_split_column_without_validation_leaves_it_to_the_share_and_says_so(ta
 
 def test_rows_to_predict_need_no_label_and_make_no_class(table):
     rows = [(*row, "train") for row in ROWS]
-    rows += [("9.jpg", "", "test"), ("8.jpg", "tank", "test")]
+    rows += [("9.jpg", "", "test"), ("8.jpg", "tank", "test"), ("7.jpg", "van", "test")]
     write_csv(table, rows, (*HEADER, "part"))
     touch(table.parent / "9.jpg")
     assert training(table, split_column="part").class_names == ["coupe", "van"]
     tested = read_test_photos(config(table, split_column="part"))
-    assert tested.ids == ["9.jpg", "8.jpg"]
-    assert tested.paths == [str(table.parent / "9.jpg"), None]
-    assert tested.truth == {"8.jpg": "tank"}
+    assert tested.ids == ["9.jpg", "8.jpg", "7.jpg"]
+    assert tested.paths == [str(table.parent / "9.jpg"), None, None]
+    assert tested.reasons == dict.fromkeys(["8.jpg", "7.jpg"], "no photo of that Id")
+    assert tested.truth == {"7.jpg": "van"}, "nothing is trained to say tank"
 
 
 def test_another_csv_lists_what_to_predict_in_its_order(table):
@@ -302,9 +304,19 @@ def test_photos_in_a_root_of_their_own_need_a_row_unless_they_are_to_be_predicte
     assert training(csv, root=str(root), split_column="part").skipped == []
 
 
-def test_photos_beside_the_csv_need_no_row(table):
+def test_photos_beside_the_csv_need_no_row_but_those_beside_the_rows_photos_are_counted(
+    table, caplog
+):
     touch(table.parent / "figure.png", table.parent / "photos" / "spare.jpg")
-    assert training(table).skipped == []
+    with caplog.at_level("INFO"):
+        assert training(table).skipped == []
+    assert caplog.messages == []
+    touch(*(table.parent / "photos" / "van" / name for name in ("8.jpg", "9.jpg", "notes.txt")))
+    with caplog.at_level("INFO"):
+        assert pairs(training(table)) == ROWS
+    assert caplog.messages == [
+        f"2 photos beside those of {table} have no row: photos/van/8.jpg, photos/van/9.jpg."
+    ]
 
 
 def test_rows_that_the_folders_contradict_are_told_or_left_out_and_counted(table):
@@ -339,7 +351,9 @@ def test_a_root_that_nobody_may_read_is_told(table):
         pytest.skip("root may read everything")
     table.parent.chmod(0o300)
     try:
-        assert "you have no permission to read" in mistake(table)
+        assert mistake(table) == (
+            f"Expected a folder that can be read. Received: {table.parent}: Permission denied."
+        )
     finally:
         table.parent.chmod(0o700)
 
@@ -349,3 +363,44 @@ def test_names_are_the_same_in_both_unicode_spellings(table):
     touch(table.parent / "photos" / name)
     write_csv(table, [*ROWS, ("Škoda/é.jpg", "Škoda")], HEADER)
     assert ("Škoda/é.jpg", "Škoda") in pairs(training(table))
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/x.csv", "x" * 300])
+@pytest.mark.parametrize("key", ["csv", "test_csv"])
+def test_a_csv_at_a_path_that_nothing_can_have_is_told(key, path):
+    with pytest.raises(UserError, match=f"Expected {key} to be a path. Received: {key}="):
+        to_data_config({"name": "csv", "root": "x", key: path})
+
+
+@pytest.mark.parametrize("column", ["name", "is_val", "id", "label", "path_"])
+def test_a_split_column_may_have_any_name(table, column):
+    rows = [(*row, "val" if row[0].endswith("3.jpg") else "train") for row in ROWS]
+    write_csv(table, rows, (*HEADER, column))
+    photos = training(table, split_column=column)
+    assert pairs(photos) == ROWS
+    assert photos.table.is_val.tolist() == [False, False, False, True] * 2
+    write_csv(table, [(*row, "train") for row in ROWS], (*HEADER, column))
+    assert "is_val" not in training(table, split_column=column).table
+
+
+def test_one_label_in_every_row_of_test_is_no_truth(table):
+    rows = [(*row, "train") for row in ROWS[1:-1]]
+    rows += [(photo_id, "coupe", "test") for photo_id, _ in (ROWS[0], ROWS[-1])]
+    write_csv(table, rows, (*HEADER, "part"))
+    assert read_test_photos(config(table, split_column="part")).truth is None
+
+
+def test_only_an_archives_name_has_a_suffix_to_leave_out(table, tmp_path):
+    (table.parent / "photos").rename(table.parent / "photos.v2")
+    rows = [(f"photos.v2/{name}", kind) for name, kind in ROWS]
+    write_csv(tmp_path / "all.csv", rows, HEADER)
+    assert pairs(training(tmp_path / "all.csv", root=str(table.parent / "photos.v2"))) == rows
+
+
+def test_no_photo_to_predict_at_all_is_a_mistake(table):
+    csv = table.parent / "test.csv"
+    write_csv(csv, [("x.jpg",), ("y.jpg",)], ("path",))
+    assert mistake(table, read_test_photos, test_csv=str(csv)).startswith(
+        f"Expected photos of the ids in {csv} below {table.parent}, such as x.jpg. Received none "
+        "for all 2: 2 × no photo of that Id."
+    )

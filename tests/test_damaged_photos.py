@@ -2,7 +2,12 @@
 
 import re
 import struct
+import subprocess
+import sys
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from carcls.data import photo_decoding
 from carcls.data.images import open_photo
 from carcls.data.loader import Photos
 from carcls.errors import PhotoError
-from tests.test_images import encoded, picture, reason
+from tests.test_images import RED, encoded, picture, reason
 
+ROOT = Path(__file__).parent.parent
 PHOTOS = {kind: encoded(picture(20, 14), kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF")}
 
 
@@ -77,6 +84,28 @@ def test_a_jpeg_that_lacks_only_its_last_bytes_is_shown_whole(min_side):
     shown = open_photo(data[:-2], min_side, notes)
     np.testing.assert_allclose(shown, open_photo(data, min_side), atol=1)
     assert notes == [CUT_OFF]
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["plain", "progressive"])
+def test_the_size_asked_for_does_not_decide_whether_a_truncated_jpeg_opens(options):
+    def opened(data: bytes, min_side: int | None) -> tuple[bool, list[str]]:
+        notes = []
+        try:
+            open_photo(data, min_side, notes)
+        except PhotoError:
+            return False, notes
+        return True, notes
+
+    pixels = np.kron(NOISE[:40, :40], np.ones((20, 20, 1), np.uint8))
+    data = encoded(Image.fromarray(pixels), "JPEG", quality=92, **options)
+    sizes, outcomes = (None, 16, 50, 100, 200, 400), []
+    for length in [*np.linspace(0.3, 0.55, 21) * len(data), *range(len(data) - 6, len(data))]:
+        one, *others = [opened(data[: int(length)], min_side) for min_side in sizes]
+        assert others == [one] * len(others), length
+        outcomes.append(one[0])
+    assert outcomes == sorted(outcomes) and outcomes[-1]
+    if not options:
+        assert not outcomes[0]
 
 
 def test_a_progressive_jpeg_that_is_cut_off_is_shown_coarsely():
@@ -154,6 +183,104 @@ def test_a_jpeg_of_endless_scans_is_taken_for_a_bomb():
     assert reason(data[:-2] + data[last:-2] * 600 + data[-2:]) == (
         "too many pixels, taken for a decompression bomb"
     )
+
+
+BOMB = "too many pixels, taken for a decompression bomb"
+
+
+def with_scans(scans: int, side: int | None = None) -> bytes:
+    """A sequential JPEG of so many scans, each of one colour and next to no bytes."""
+    data = bytearray(encoded(picture(16, 16), "JPEG", subsampling=0))
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    if side is not None:
+        struct.pack_into(">HH", data, frame + 5, side, side)
+    colours = [(data[frame + 10 + 3 * i], 0x11 if i else 0) for i in range(3)]
+    again = [b"\xff\xda\0\x08\1" + bytes(colours[i % 3]) + b"\0\x3f\0" for i in range(scans)]
+    return bytes(data[:scan]) + b"".join(again) + b"\xff\xd9"
+
+
+def test_a_jpeg_that_goes_over_its_colours_again_and_again_is_taken_for_a_bomb():
+    assert open_photo(with_scans(3)).shape == open_photo(with_scans(32)).shape == (16, 16, 3)
+    started = time.perf_counter()
+    assert reason(with_scans(33)) == BOMB
+    assert reason(with_scans(3000, side=4000), min_side=150) == BOMB
+    assert time.perf_counter() - started < 1.0
+
+
+def test_a_progressive_jpeg_may_have_the_fewer_scans_the_larger_it_is(monkeypatch):
+    data = encoded(picture(), "JPEG", progressive=True)
+    last = data.rfind(b"\xff\xda")
+    many = data[:-2] + data[last:-2] * 60 + data[-2:]
+    scans = many.count(b"\xff\xda")
+    monkeypatch.setattr(photo_decoding, "_MAX_SCANNED_PIXELS", scans * 48 * 32)
+    assert open_photo(many).shape == (32, 48, 3)
+    monkeypatch.setattr(photo_decoding, "_MAX_SCANNED_PIXELS", scans * 48 * 32 - 1)
+    assert reason(many) == BOMB
+
+
+def test_scans_of_thumbnails_and_of_further_frames_do_not_count():
+    data = encoded(picture(), "JPEG", quality=95)
+    segment = b"\xff\xe5" + struct.pack(">H", 2 + 200) + b"\xff\xda" * 100
+    for odd in (data[:2] + segment + data[2:], data + b"\xff\xda" * 100):
+        np.testing.assert_array_equal(open_photo(odd), open_photo(data))
+    frames = [picture()] * 40
+    mpo = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert mpo.count(b"\xff\xda") == 40
+    assert open_photo(mpo).shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("share", [1.0, 0.8, 0.25], ids=["whole", "cut off", "refused"])
+def test_of_large_photos_one_is_opened_at_a_time(monkeypatch, kind, share):
+    def outcome(data: bytes) -> tuple[int, ...] | str:
+        try:
+            return open_photo(data).shape
+        except PhotoError:
+            return "refused"
+
+    monkeypatch.setattr(photo_decoding, "_LARGE_PIXELS", 64 * 64 - 1)
+    large, small = encoded(Image.fromarray(NOISE), kind), encoded(picture(63, 63), kind)
+    large = large[: int(share * len(large))]
+    expected = "refused" if share < 0.4 else (64, 64, 3)
+    with ThreadPoolExecutor(4) as pool:
+        with photo_decoding.ONE_LARGE_PHOTO:
+            waiting = [pool.submit(outcome, large) for _ in range(3)]
+            assert pool.submit(outcome, small).result() == (63, 63, 3)
+            assert not wait(waiting, timeout=0.1).done
+        assert [each.result(timeout=30) for each in waiting] == [expected] * 3
+
+
+MEMORY = """
+import re, sys
+from pathlib import Path
+from carcls.data.loader import Photos
+
+def peak() -> int:
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+before = peak()
+photos = Photos([sys.argv[1]] * 4, 8)
+photos.decode_all(keep=True, workers=4, progress=lambda done: None)
+print(photos.errors, peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system tells no peak")
+def test_four_large_photos_at_once_take_the_memory_of_one(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("RGB", (5100, 5000), RED).save(path, compress_level=1)
+    command = [sys.executable, "-c", MEMORY, str(path)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    errors, taken = answer.rsplit(maxsplit=1)
+    assert errors == "{}"
+    assert int(taken) < 19 * 5100 * 5000  # one takes about 15 bytes a pixel
+
+
+def test_a_large_jpeg_of_which_little_is_asked_for_does_not_wait(monkeypatch):
+    monkeypatch.setattr(photo_decoding, "_LARGE_PIXELS", 100 * 100)
+    data = encoded(picture(640, 640), "JPEG")
+    with photo_decoding.ONE_LARGE_PHOTO, ThreadPoolExecutor(1) as pool:
+        assert pool.submit(open_photo, data, 40).result(timeout=30).shape == (80, 80, 3)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

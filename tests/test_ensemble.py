@@ -267,8 +267,21 @@ def test_an_earlier_predictions_numbers_do_not_stay(validated, tmp_path):
     predicted(validated, "ab", workdir=tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert set(metrics) == {"val_accuracy", "n_val", "members", "top1"}
+    predicted(validated, "ab", workdir=tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert not (tmp_path / "earlier_1").exists()
+
+
+def test_what_other_runs_predicted_into_the_same_directory_is_moved_aside(
+    validated, tmp_path, caplog
+):
     predicted(validated, "a", workdir=tmp_path)
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"top1": 0.8}
+    of_one = (tmp_path / "submission_probabilities.csv").read_text()
+    with caplog.at_level("INFO"):
+        predicted(validated, "ab", workdir=tmp_path)
+    assert (tmp_path / "earlier_1" / "submission_probabilities.csv").read_text() == of_one
+    assert (tmp_path / "submission_probabilities.csv").read_text() != of_one
+    assert f"held another prediction: it is in {tmp_path / 'earlier_1'}." in caplog.text
 
 
 def test_the_true_accuracy_of_an_ensemble_or_with_tta_is_not_noted_as_the_runs(runs, tmp_path):
@@ -413,8 +426,7 @@ def test_a_photo_that_is_cut_off_is_predicted_and_noted(runs, tmp_path, caplog):
 
 def test_other_data_with_classes_that_the_run_does_not_know_is_told(runs, tmp_path):
     other = draw_competition(tmp_path / "other")
-    with (other / "train.csv").open("a") as file:
-        file.write("1.png,bus\n2.png,van\n3.png,bus\n")
+    (other / "train.csv").write_text("Id,Category\n1.png,bus\n2.png,van\n3.png,bus\n")
     with pytest.raises(UserError) as error:
         predicted(runs, "a", f"data.root='{other}'", workdir=tmp_path)
     assert str(error.value).startswith(
@@ -443,8 +455,8 @@ def test_class_folders_name_the_classes_of_other_data(tmp_path):
     for name in ("bus", "12", ".hidden"):
         draw_photo(tmp_path / name / "1.png", (0, 0, 0), 1)
     assert labels_in(config) == (["12", "bus"], str(tmp_path))
-    with pytest.raises(UserError, match="1 that it does not know: bus"):
-        check_classes(config, NAMES)
+    with pytest.raises(UserError, match="2 that it does not know: 12, bus"):
+        check_classes(config, ["car", "van"])
     check_classes(config, ["12", "bus", "van"])
 
 
@@ -457,8 +469,22 @@ def test_any_csv_names_the_classes_of_other_data(tmp_path, separator):
          "label_column": "kind", "split_column": "part", "separator": separator}
     )  # fmt: skip
     assert labels_in(config) == (["12", "bus"], tmp_path / "all.csv")
-    with pytest.raises(UserError, match=r"all\.csv, with 1 that it does not know: bus"):
+    with pytest.raises(UserError, match=r"all\.csv, with 2 that it does not know: 12, bus"):
+        check_classes(config, ["car", "van"])
+
+
+def test_classes_that_the_run_does_not_know_beside_some_that_it_does_are_said(tmp_path, caplog):
+    config = to_data_config({"name": "folder", "root": str(tmp_path)})
+    for name in ("bus", "12", "tram", "test"):
+        draw_photo(tmp_path / name / "1.png", (0, 0, 0), 1)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "notes.txt").write_text("no photo")
+    with caplog.at_level("INFO"):
         check_classes(config, NAMES)
+    assert caplog.messages == [
+        f"WARNING: {tmp_path} has 2 of 3 classes that the run does not know: bus, tram. Photos of "
+        "them are taken for what it knows."
+    ]
 
 
 def test_an_ensemble_runs_as_a_process_and_goes_into_the_first_run(runs, tmp_path):

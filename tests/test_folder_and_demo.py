@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from carcls.config import to_data_config
+from carcls.data.images import list_photos
 from carcls.data.sources import read_test_photos, read_training_photos
 from carcls.errors import UserError
 from tests.conftest import COLOURS, draw_photo
@@ -15,6 +17,12 @@ DEMO = {"name": "demo", "train_per_class": 2, "test_per_class": 2}
 
 def folder(root: Path):
     return to_data_config({"name": "folder", "root": str(root)})
+
+
+def mistake(read, root: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read(folder(root))
+    return str(caught.value)
 
 
 def draw_classes(root: Path, per_class: int = 2) -> None:
@@ -246,3 +254,128 @@ def test_a_class_that_only_validates_is_trained_on_in_a_refit(tmp_path):
     draw_photo(tmp_path / "val" / "new" / "0.png", (1, 2, 3), 0)
     config = to_data_config({"name": "folder", "root": str(tmp_path), "refit": True})
     assert "new" in read_training_photos(config).class_names
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("Train", "VAL", "Test"), ("training", "validation", "testing"), ("trn", "dev", "tst"),
+     ("TRAINING", "Valid", "test")],
+)  # fmt: skip
+def test_a_split_may_be_spelt_in_any_usual_way(tmp_path, train, val, test):
+    draw_classes(tmp_path / train)
+    draw_photo(tmp_path / val / "12" / "0.png", (1, 2, 3), 0)
+    draw_photo(tmp_path / test / "9.png", (1, 2, 3), 0)
+    photos = read_training_photos(folder(tmp_path))
+    assert photos.class_names == sorted(COLOURS)
+    assert photos.table.id[photos.table.is_val].tolist() == [f"{val}/12/0.png"]
+    assert photos.skipped == []
+    assert read_test_photos(folder(tmp_path)).ids == ["9.png"]
+
+
+@pytest.mark.parametrize("names", [("val", "valid"), ("Val", "validation")])
+def test_two_folders_of_one_part_are_a_mistake(tmp_path, names):
+    for name in ("train", *names):
+        draw_classes(tmp_path / name)
+    assert mistake(read_training_photos, tmp_path) == (
+        f"Expected one folder val/, under one of its names. Received: {tmp_path / names[0]} and "
+        f"{tmp_path / names[1]}. Put their photos together, or move one elsewhere."
+    )
+    for name in ("test", "Testing"):
+        draw_photo(tmp_path / name / "9.png", (1, 2, 3), 0)
+    assert "Expected one folder test/, under one of its names." in mistake(
+        read_test_photos, tmp_path
+    )
+
+
+@pytest.mark.parametrize("layout", ["plain", "doubled", "with photos to predict"])
+def test_folders_that_look_like_a_split_of_other_names_are_no_classes(tmp_path, layout):
+    for part in ("seg_test", "seg_train"):
+        draw_classes(tmp_path / part / (part if layout == "doubled" else ""))
+    if layout == "with photos to predict":
+        draw_photo(tmp_path / "seg_pred" / "1.png", (1, 2, 3), 0)
+    assert mistake(read_training_photos, tmp_path) == (
+        "Expected class folders of photos, or train/ and val/ that hold class folders in "
+        f"data.root. Received: {tmp_path} with seg_test, seg_train, which looks like a split: 007, "
+        "12, red, wide are in it more than once. Call its parts train/, val/ and test/. If these "
+        "are the classes, put them into one folder train/."
+    )
+
+
+def test_val_beside_the_classes_to_train_on_is_no_class(tmp_path):
+    draw_classes(tmp_path)
+    draw_photo(tmp_path / "val" / "12" / "0.png", (1, 2, 3), 0)
+    text = mistake(read_training_photos, tmp_path)
+    assert "with val, which looks like a split: 12 are in it more than once." in text
+    (tmp_path / "val" / "12").rename(tmp_path / "val" / "deeper")
+    assert "val" in read_training_photos(folder(tmp_path)).class_names
+
+
+def test_classes_with_the_same_folder_in_each_are_no_split(tmp_path):
+    for name in ("cat", "dog"):
+        draw_photo(tmp_path / name / "images" / "1.png", (1, 2, 3), 0)
+        (tmp_path / name / "labels").mkdir()
+        (tmp_path / name / "labels" / "1.txt").write_text("0 0 1 1")
+    assert read_training_photos(folder(tmp_path)).class_names == ["cat", "dog"]
+
+
+def test_test_beside_the_classes_is_taken_for_photos_to_predict_and_that_is_said(tmp_path, caplog):
+    draw_classes(tmp_path)
+    draw_photo(tmp_path / "Test" / "9.png", (1, 2, 3), 0)
+    with caplog.at_level("INFO"):
+        photos = read_training_photos(folder(tmp_path))
+    assert photos.class_names == sorted(COLOURS)
+    assert caplog.messages == [
+        "Left out 1 rows, photos or folders, 6 remain: 1 × photos to predict (Test/). All are "
+        "listed in run.json."
+    ]
+
+
+def test_folders_without_photos_and_folders_beside_train_are_no_classes_and_are_said(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for text in ("annotations/1.xml", "annotations/BMW.csv"):
+        (tmp_path / text).write_text("BMW,1,2,3,4,5,6\n<a/>")
+    (tmp_path / "empty").mkdir()
+    draw_classes(tmp_path)
+    photos = read_training_photos(folder(tmp_path))
+    assert photos.class_names == sorted(COLOURS)
+    assert photos.skipped == [
+        ("annotations/", "a folder without photos"), ("empty/", "a folder without photos"),
+    ]  # fmt: skip
+    draw_classes(tmp_path / "train")
+    assert [name for name, _ in read_training_photos(folder(tmp_path)).skipped] == [
+        "007/", "12/", "red, wide/",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["photo.ashx", "photo", "photo.jpg_large"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM"])
+def test_photos_of_any_name_make_a_class(tmp_path, name, kind):
+    draw_classes(tmp_path)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "a note").write_text("no photo")
+    Image.new("RGB", (9, 9)).save(tmp_path / "odd" / name, format=kind)
+    assert "odd" in read_training_photos(folder(tmp_path)).class_names
+
+
+def test_linked_folders_are_followed_once_and_never_round_and_round(tmp_path):
+    draw_photo(tmp_path / "elsewhere" / "1.png", (1, 2, 3), 0)
+    draw_photo(tmp_path / "elsewhere" / "deep" / "2.png", (1, 2, 3), 0)
+    root = tmp_path / "cars"
+    draw_photo(root / "own" / "3.png", (1, 2, 3), 0)
+    draw_photo(root / ".hidden" / "4.png", (1, 2, 3), 0)
+    links = {"a": "elsewhere", "b": "elsewhere", "c": "cars/own", "d": "cars", "e": ".",
+             "f": "cars/.hidden", "g": "nowhere"}  # fmt: skip
+    for name, target in links.items():
+        (root / name).symlink_to(tmp_path / target)
+    (tmp_path / "elsewhere" / "deep" / "back").symlink_to(root)
+    names = [path.relative_to(root).as_posix() for path in list_photos(root)]
+    assert sorted(names) == ["a/1.png", "a/deep/2.png", "f/4.png", "g", "own/3.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_told_not_passed_over(tmp_path):
+    with pytest.raises(UserError) as caught:
+        list_photos(tmp_path / "gone")
+    assert str(caught.value) == (
+        f"Expected a folder of photos that can be read. Received: {tmp_path / 'gone'}: "
+        "No such file or directory."
+    )

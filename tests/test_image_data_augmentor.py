@@ -96,6 +96,37 @@ def test_the_split_of_folders_is_that_of_keras(train, capsys, subset, split):
 
 
 @pytest.mark.parametrize("subset", ["training", "validation", None])
+def test_texts_among_the_photos_leave_the_split_as_that_of_keras(tmp_path, capsys, subset):
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    root = draw_competition(tmp_path / "competition", per_class=7)
+    for name in ("0_notes.txt", "1.csv", "2", "99999.txt", "deeper/0.txt"):
+        (root / "train" / "12" / name).parent.mkdir(exist_ok=True)
+        (root / "train" / "12" / name).write_text("no photo")
+    ours = flow(root / "train", validation_split=0.3, subset=subset)
+    theirs = ImageDataGenerator(validation_split=0.3).flow_from_directory(
+        root / "train", target_size=SIZE, batch_size=4, shuffle=False, subset=subset
+    )
+    assert ours.filenames == theirs.filenames
+    np.testing.assert_array_equal(ours.classes, theirs.classes)
+    left_out = {"training": 4, "validation": 1, None: 5}[subset]
+    assert f"{left_out} of {ours.n + left_out} photos cannot be opened" in capsys.readouterr().out
+
+
+def test_photos_of_other_names_are_split_on_their_own(train, tmp_path):
+    (tmp_path / "a").mkdir()
+    photo = next((train / "007").iterdir()).read_bytes()
+    for name in ("0.webp", "1.png", "2.png", "3.JPG", "4", "5.tif", "6.avif"):
+        (tmp_path / "a" / name).write_bytes(photo)
+    validation, training = (
+        flow(tmp_path, validation_split=0.5, subset=subset).filenames
+        for subset in ("validation", "training")
+    )
+    assert validation == ["a/0.webp", "a/1.png", "a/2.png"]
+    assert training == ["a/3.JPG", "a/4", "a/5.tif", "a/6.avif"]
+
+
+@pytest.mark.parametrize("subset", ["training", "validation", None])
 @pytest.mark.parametrize("classes", [None, ["red, wide", "007"]])
 def test_the_split_of_a_dataframe_is_that_of_keras(root, capsys, subset, classes):
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
@@ -304,6 +335,29 @@ def test_a_labelled_row_without_a_file_is_left_out_and_counted(root, capsys):
     assert batches.n == 19 and "12/no.png" not in batches.filenames
     said = "Left out 2 of 21 rows of x_col='file', whose files are missing: 12/no.png, 12/neither"
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("classes", [None, ["red, wide", "12", "007"]])
+def test_a_class_whose_files_are_all_missing_is_none_as_in_keras(root, capsys, classes):
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    table = labelled(root)
+    table.loc[table.Category == "12", "file"] = "no.png"
+    arguments = {
+        "directory": str(root / "train"), "x_col": "file", "y_col": "Category", "classes": classes,
+        "target_size": SIZE, "shuffle": False,
+    }  # fmt: skip
+    ours = ImageDataAugmentor().flow_from_dataframe(table, **arguments)
+    said = "Left out these classes, which have no file: 12\n" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="7 invalid image filename"):
+        theirs = ImageDataGenerator().flow_from_dataframe(table, **arguments)
+    assert ours.class_indices == theirs.class_indices
+    assert said == (classes is None) == (ours.class_indices == {"007": 0, "red, wide": 1})
+    np.testing.assert_array_equal(ours.labels, theirs.labels)
+    kept = ImageDataAugmentor().flow_from_dataframe(
+        table, **arguments | {"classes": None, "validate_filenames": False}
+    )
+    assert kept.class_indices == {"007": 0, "12": 1, "red, wide": 2}
 
 
 def test_what_a_subset_lacks_and_what_shuffling_means_is_said(train, root, capsys):

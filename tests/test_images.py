@@ -130,6 +130,9 @@ def test_sixteen_bits_are_scaled_to_eight():
     [
         (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
         (np.array([[-5.0, np.nan, 300.0]], np.float32), [0, 0, 255]),
+        (np.array([[0.0, 77.0, 255.5]], np.float32), [0, 77, 255]),  # a filter overshot
+        (np.array([[0.0, 77.0, 900.0]], np.float32), [0, 77, 255]),
+        (np.array([[0.0, 257 * 77.0, 65535.0]], np.float32), [0, 77, 255]),
         (np.array([[0, 77, 255]], np.int32), [0, 77, 255]),
         (np.array([[0, 257 * 77, 65535]], np.int32), [0, 77, 255]),
     ],

@@ -1,5 +1,6 @@
 """A competition as it is downloaded: every layout of it, and mistakes told with a way out."""
 
+import os
 import shutil
 import tarfile
 import unicodedata
@@ -12,8 +13,8 @@ import pytest
 from carcls.config import to_data_config
 from carcls.data.archives import ARCHIVE_SUFFIXES
 from carcls.data.kaggle import SAMPLE_CSV
-from carcls.data.records import read_csv
 from carcls.data.sources import read_test_photos, read_training_photos
+from carcls.data.tables import read_csv
 from carcls.errors import UserError
 from tests.conftest import draw_photo, write_csv
 
@@ -226,8 +227,8 @@ def test_an_id_names_no_file_outside_of_the_photos(competition, tmp_path, photo_
     photo_id = photo_id.format(tmp_path)
     write_csv(competition / "train.csv", [*rows_of(competition).items(), (photo_id, "007")])
     assert training(competition, on_missing="skip").skipped == [(photo_id, "no photo")]
-    write_csv(competition / "sample-submission.csv", [(photo_id, "007")])
-    assert to_predict(competition).paths == [None]
+    write_csv(competition / "sample-submission.csv", [(photo_id, "007"), ("900.png", "007")])
+    assert to_predict(competition).paths == [None, str(competition / "test_upload" / "900.png")]
 
 
 def test_ids_and_names_that_no_file_can_have_are_missing_photos(competition):
@@ -241,8 +242,41 @@ def test_ids_that_occur_twice_are_told(competition):
     rows = list(rows_of(competition).items())
     write_csv(competition / "train.csv", [*rows, rows[0]])
     assert mistake(training, competition) == (
-        f"Expected every photo once in {competition / 'train.csv'}. Received twice: {rows[0][0]}"
+        f"Expected every photo once in {competition / 'train.csv'}. Received more than once 1: "
+        f"{rows[0][0]} (the same row again). Leave them out with data.on_missing=skip."
     )
+    photos = training(competition, on_missing="skip")
+    assert photos.skipped == [(rows[0][0], "the same row again")]
+    assert len(photos.table) == len(rows)
+    other = next(name for _, name in rows if name != rows[0][1])
+    for root, _, names in os.walk(competition / "train"):  # flat: folders say nothing then
+        for name in names:
+            Path(root, name).rename(competition / "train" / name)
+    write_csv(competition / "train.csv", [*rows, (rows[0][0], other)])
+    photos = training(competition, on_missing="skip")
+    assert photos.skipped == [(rows[0][0], "rows of different classes")] * 2
+    assert rows[0][0] not in set(photos.table.id)
+    write_csv(competition / "train.csv", rows)
+
+
+def test_spaces_around_classes_ids_and_column_names_are_no_part_of_them(competition, caplog):
+    rows = list(rows_of(competition).items())
+    spaced = [
+        (f"{i} " if k % 2 else i, f"{name} " if k % 3 else name) for k, (i, name) in enumerate(rows)
+    ]
+    write_csv(competition / "train.csv", spaced, header=("Id ", " Category"))
+    with caplog.at_level("WARNING"):
+        photos = training(competition)
+    assert photos.class_names == ["007", "12", "red, wide"]
+    assert len(photos.table) == len(rows)
+    assert photos.skipped == []
+    assert "values of Category in" in caplog.text
+    assert (
+        "have spaces around them, which are left out: '007 ', '12 ', 'red, wide '." in caplog.text
+    )
+
+
+def test_ids_to_predict_that_occur_twice_are_told(competition):
     sample = competition / "sample-submission.csv"
     write_csv(sample, [("900.png", "1"), ("897.png", "1"), ("900.png", "1")])
     assert mistake(to_predict, competition) == (
@@ -434,12 +468,18 @@ def test_folders_that_are_no_class_disagree_with_nothing(competition):
     assert labels_by_id(training(competition)) == rows_of(competition)
 
 
-def test_all_folders_disagreeing_is_no_reason_to_go_on(competition):
+def test_folders_of_which_most_disagree_are_no_classes_and_that_is_said(competition, caplog):
     names = {"007": "12", "12": "red, wide", "red, wide": "007"}
     rows = [(photo_id, names[name]) for photo_id, name in rows_of(competition).items()]
     write_csv(competition / "train.csv", rows)
-    text = mistake(training, competition, on_missing="skip")
-    assert "another class for 18: " in text and text.endswith("Mend the CSV or move the photos.")
+    with caplog.at_level("INFO"):
+        assert labels_by_id(training(competition)) == dict(rows)
+    assert caplog.messages == [
+        "WARNING: 18 of 18 photos in folders named as classes lie in that of another, so the "
+        "folders are taken for no classes: 1007.png (in the folder 007, the CSV says 12), 1014.png "
+        "(in the folder 007, the CSV says 12), 1021.png (in the folder 007, the CSV says 12) and "
+        "15 more."
+    ]
 
 
 def test_rows_without_a_category_are_left_out_and_counted(competition):
@@ -473,3 +513,128 @@ def test_the_real_layout_of_the_competition_disagrees_with_nothing(tmp_path, on_
     assert (len(photos.table), len(photos.class_names), photos.skipped) == (347, 10, [])
     tested = to_predict(root, cache_dir=str(tmp_path))
     assert (len(tested.ids), tested.paths.count(None)) == (90, 0)
+
+
+def test_without_any_of_the_photos_to_predict_nothing_is_filled_in(competition):
+    sample = competition / "sample-submission.csv"
+    write_csv(sample, [("7.png", "12"), ("8.png", "12")])
+    assert mistake(to_predict, competition) == (
+        f"Expected photos of the ids in {sample} below {competition / 'test_upload'}, such as "
+        "7.png. Received none for all 2: 2 × no photo of that Id. Say where they lie with "
+        "data.root=DIR, or predict photos without ids with images=PATH."
+    )
+    shutil.rmtree(competition / "test_upload")
+    (competition / "README.md").write_text("# cars")
+    assert mistake(to_predict, competition).startswith(
+        f"Expected the photos of {sample} in one of test_upload/, test/, test_images/, an archive"
+    )
+    draw_photo(competition / "figure.png", (1, 2, 3), 0)
+    assert f"below {competition}, such as 7.png. Received none" in mistake(to_predict, competition)
+
+
+def test_an_id_to_predict_that_fits_two_photos_has_that_reason(competition):
+    for name in ("897.jpg", "a/894.png", "b/894.png"):
+        draw_photo(competition / "test_upload" / name, (1, 2, 3), 0)
+    (competition / "test_upload" / "894.png").unlink()
+    (competition / "test_upload" / "891.png").unlink()
+    ids = ["900", "897", "894.png", "891.png"]
+    write_csv(competition / "sample-submission.csv", [(photo_id, "0") for photo_id in ids])
+    tested = to_predict(competition)
+    assert [path is None for path in tested.paths] == [False, True, True, True]
+    assert tested.reasons == {
+        "897": "more than one photo of that name",
+        "894.png": "more than one photo of that name",
+        "891.png": "no photo of that Id",
+    }
+
+
+def test_the_few_photos_of_the_real_competition_are_enough(tmp_path):
+    root = Path(__file__).parents[2] / "shared" / "data" / "competition"
+    if not root.is_dir():
+        pytest.skip(f"no {root}")
+    tested = to_predict(root, cache_dir=str(tmp_path))
+    assert (len(tested.ids), len(tested.reasons)) == (6675, 6645)
+
+
+def test_the_class_folder_comes_before_a_photo_of_that_very_name_elsewhere(tmp_path):
+    for name in ("cat/1.JPG", "dog/1.jpg", "cat/2.jpg", "old/2", "dog/3.jpg", "3.jpg"):
+        draw = tmp_path / "train" / name
+        draw.parent.mkdir(parents=True, exist_ok=True)
+        draw.write_bytes(b"photo")
+    rows = [("1.jpg", "cat"), ("1.jpg", "dog"), ("2", "cat"), ("3.jpg", "dog")]
+    write_csv(tmp_path / "train.csv", rows)
+    photos = training(tmp_path, on_missing="skip")
+    expected = ["cat/1.JPG", "dog/1.jpg", "cat/2.jpg", "dog/3.jpg"]
+    assert photos.table.path.tolist() == [str(tmp_path / "train" / name) for name in expected]
+
+
+def test_folders_that_only_number_the_photos_contradict_no_class(tmp_path, caplog):
+    rows = [(f"{shard}-{i}.png", str((3 * shard + i) % 5)) for shard in range(5) for i in range(6)]
+    for photo_id, _ in rows:
+        draw_photo(tmp_path / "train" / photo_id[0] / photo_id, (1, 2, 3), 0)
+    write_csv(tmp_path / "train.csv", rows)
+    assert labels_by_id(training(tmp_path)) == dict(rows)
+    (said,) = caplog.messages
+    assert said.startswith("WARNING: 24 of 30 photos in folders named as classes lie in that of an")
+
+
+@pytest.mark.parametrize("name", ["kaggle", "folder"])
+def test_a_class_called_train_in_train_zip_is_one_of_its_classes(tmp_path, name):
+    rows = [(f"{c}{i}.png", c) for c in ("bus", "car", "train") for i in range(2)]
+    for photo_id, c in rows:
+        draw_photo(tmp_path / "in" / c / photo_id, (1, 2, 3), 0)
+    write_csv(tmp_path / "train.csv", rows)
+    zip_folder(tmp_path / "in", tmp_path / "train.zip")
+    photos = training(tmp_path, name, cache_dir=str(tmp_path / "cache"))
+    assert photos.class_names == ["bus", "car", "train"]
+    assert len(photos.table) == 6
+
+
+@pytest.mark.parametrize("prefix", ["train/", ""])
+def test_ids_may_start_with_the_name_of_the_archive(competition, tmp_path, prefix):
+    rows = [(f"train/{name}/{photo_id}", name) for photo_id, name in rows_of(competition).items()]
+    write_csv(competition / "train.csv", rows)
+    zip_folder(competition / "train", competition / "train.zip", prefix)
+    photos = training(competition, cache_dir=str(tmp_path / "cache"))
+    assert labels_by_id(photos) == dict(rows)
+
+
+def test_a_link_to_nothing_keeps_its_row_and_the_fingerprint_knows(competition):
+    before = training(competition).fingerprint()
+    path = competition / "train" / "007" / "1007.png"
+    path.unlink()
+    path.symlink_to("/nowhere/1007.png")
+    rows = rows_of(competition)
+    photos = training(competition, on_missing="skip")
+    assert len(photos.table) + len(photos.skipped) == len(rows)
+    assert photos.fingerprint() != before
+
+
+def test_the_folders_of_a_competition_may_be_written_in_any_case(competition):
+    (competition / "train").rename(competition / "Train")
+    (competition / "test_upload").rename(competition / "TEST")
+    assert labels_by_id(training(competition)) == rows_of(competition)
+    assert None not in to_predict(competition).paths
+
+
+def test_an_id_column_that_is_the_label_column_is_a_mistake(competition):
+    assert mistake(training, competition, label_column="Id") == (
+        "Expected id_column and label_column to be two different columns. "
+        "Received: id_column=Id, label_column=Id"
+    )
+
+
+@pytest.mark.parametrize("name", ["kaggle", "folder", "csv"])
+@pytest.mark.parametrize("key", ["root", "exclude", "val_ids", "cache_dir"])
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("~nosuchuser/x", "Could not determine home directory."),
+        ("x" * 300, "File name too long"),
+        ("a\0b", "embedded null byte"),
+    ],
+)
+def test_a_path_that_nothing_can_have_is_told(name, key, path, reason):
+    with pytest.raises(UserError) as caught:
+        to_data_config({"name": name, "root": "x", key: path})
+    assert str(caught.value) == f"Expected {key} to be a path. Received: {key}={path!r}: {reason}"

@@ -44,7 +44,7 @@ def test_a_csv_without_the_columns(data, tmp_path):
     write_csv(data / "train.csv", ROWS, header=("file", "label"))
     told("train.py", "data.root=data", cwd=tmp_path, texts=[
         "Expected the columns Id, Category in data/train.csv", "Received: file, label",
-        "data.id_column and data.label_column",
+        "data.id_column, data.label_column",
     ])  # fmt: skip
     result = run(
         "train.py", "data.root=data", "data.id_column=file", "data.label_column=label",
@@ -160,10 +160,11 @@ def test_a_checkpoint_whose_classes_are_not_the_datas(data, tmp_path):
     trained = run("train.py", *arguments, "hydra.run.dir=run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     other = draw_competition(tmp_path / "other", per_class=1, test=2)
+    write_csv(other / "train.csv", [("1.png", "bus"), ("2.png", "red, wide")])
     result = run("predict.py", "ckpt=run", f"data.root={other.name}", cwd=tmp_path)
     assert_told(
         result, "Expected photos of the classes that the run knows, 007, 12.",
-        "other/train.csv, with 1 that it does not know: red, wide",
+        "other/train.csv, with 2 that it does not know: bus, red, wide",
     )  # fmt: skip
     assert not (tmp_path / "run" / "prediction").exists()
     result = run("predict.py", "ckpt=run", "data=folder", "data.root=data/train", cwd=tmp_path)

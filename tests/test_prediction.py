@@ -110,11 +110,23 @@ def test_loose_photos_get_their_likeliest_classes(run, tmp_path, caplog):
     with caplog.at_level("INFO"):
         predicted(run, f"images='{tmp_path / 'in'}'", "top=2", workdir=tmp_path)
     rows = pd.read_csv(tmp_path / "photos.csv")
-    assert rows.path.str.endswith("IMG [1].png").tolist() == [True, True]
-    assert rows["rank"].tolist() == [1, 2]
-    assert rows.probability.is_monotonic_decreasing
+    assert rows.path.str.endswith("IMG [1].png").tolist() == [True, True, False]
+    assert rows["rank"].tolist()[:2] == [1, 2]
+    assert rows.probability[:2].is_monotonic_decreasing
+    broken = rows.iloc[2]
+    assert broken.error == "not an image but a web page"
+    assert broken[["rank", "class", "probability"]].isna().all()
     assert "1 of 2 cannot be opened" in caplog.text
     assert "broken.jpg (not an image but a web page)" in caplog.text
+
+
+def test_loose_photos_and_other_data_at_once_are_refused(run, tmp_path):
+    with pytest.raises(UserError) as error:
+        predicted(run, "images=x.png", "data.root=y", workdir=tmp_path)
+    assert str(error.value) == (
+        "Expected images=PATH, loose photos, or other data with data.…, but not both. "
+        "Received: images=x.png and data.root."
+    )
 
 
 def test_a_keras_file_of_its_own_predicts_as_its_run(run, tmp_path):
@@ -223,6 +235,7 @@ def test_what_is_written_is_read_back_as_the_samples_ids_with_known_categories(
     tmp_path_factory, ids, class_names
 ):
     folder = tmp_path_factory.mktemp("written")
+    ids = [*ids, "unrelated.png"]  # without any photo there would be nothing to predict
     write_csv(folder / "sample-submission.csv", [(i, class_names[0]) for i in ids])
     draw_photo(folder / "test" / "unrelated.png", (1, 2, 3), 0, size=(8, 8))
     test = read_test_photos(to_data_config({"name": "kaggle", "root": str(folder)}))

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carcls.data.records import is_plain_integer, read_csv, sorted_class_names
+from carcls.data.records import is_plain_integer, sorted_class_names
+from carcls.data.tables import read_csv
 from carcls.errors import UserError
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1)
@@ -49,11 +50,13 @@ def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_column(tmp_path):
     ("content", "text"),
     [
         (b"id,Category\n1,2\n", "Expected the columns Id, Category in {}. Received: id, Category. "
-         "Lacking: Id. Set data.id_column and data.label_column."),
+         "Lacking: Id. Columns are named by data.id_column, data.label_column and, with data=csv,"),
         (b"Id,Category\n1.jpg,red, wide\n", "Expected rows of 2 values, as many as columns, in {}. "
          'Received: rows with more. A value that holds a comma is written in quotes: "a, b".'),
-        (b"Id,Category\n1,2\n1,2,3\n", "Expected a CSV file in UTF-8. Received: {}: "),
-        (b"", "Expected a CSV file in UTF-8. Received: {}: No columns to parse from file"),
+        (b"Id,Category\n1,2\n1,2,3\n", "Expected a CSV file whose rows have no more values "
+         "than its header. Received: {}: Error tokenizing data. C error: Expected 2 fields in "
+         "line 3, saw 3."),
+        (b"", "Expected a CSV file with a header. Received: {}, empty."),
         (b"\xff\xfeI\0d\0", "Expected a CSV file in UTF-8. Received: {}: 'utf-8' codec"),
     ],
 )  # fmt: skip
@@ -63,3 +66,8 @@ def test_what_is_wrong_with_a_csv_is_told(tmp_path, content, text):
     with pytest.raises(UserError) as caught:
         read_csv(path, ("Id", "Category"))
     assert str(caught.value).startswith(text.format(path))
+
+
+def test_numbers_of_thousands_of_digits_are_numbers():
+    names = ["9" * 5000, "10", "-" + "9" * 5000, "9" * 4999 + "8"]
+    assert sorted_class_names(names) == [names[2], names[1], names[3], names[0]]

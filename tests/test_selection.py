@@ -172,7 +172,6 @@ def test_data_with_a_split_of_its_own_takes_no_other(tmp_path):
         ("empty.txt", b"\n \n", ", which has no ids. Leave data.{key} out, or set it to null."),
         ("empty.csv", b"", ", which has no ids. Leave data.{key} out, or set it to null."),
         ("header.csv", b"id,x\n", ", which has no ids. Leave data.{key} out, or set it to null."),
-        ("x" * 300, None, ": File name too long."),
         ("long.txt", b"x" * 200_000, ": field larger than field limit (131072)."),
         ("other.csv", b"file,x\na.jpg,1\n", ", whose first line is file,x."),
         (
@@ -214,3 +213,59 @@ def test_the_yaml_of_a_source_has_every_key_that_its_dataclass_has(name, cls):
     defaults = {f.name: f.default for f in dataclasses.fields(cls)}
     for key in set(values) - {"name", "root"}:
         assert values[key] == defaults[key], key
+
+
+@pytest.fixture
+def twice(tmp_path: Path) -> dict:
+    """A competition whose classes each have photos 0.jpg to 3.jpg."""
+    root = tmp_path / "data"
+    rows = [(f"{i}.jpg", c) for i in range(4) for c in ("cat", "dog")]
+    for photo_id, c in rows:
+        touch(root / "train" / c / photo_id)
+    write_csv(root / "train.csv", rows)
+    return {"name": "kaggle", "root": str(root)}
+
+
+def rows_of(photos) -> list[tuple[str, str]]:
+    return [(row.id, photos.class_names[row.label]) for row in photos.table.itertuples()]
+
+
+def test_ids_that_several_photos_have_are_told_apart_by_their_label(twice, tmp_path):
+    chosen = [("0.jpg", "cat"), ("1.jpg", "dog")]
+    file = tmp_path / "val_predictions.csv"
+    write_csv(file, chosen, ("id", "label"))
+    photos = training(twice, val_ids=str(file))
+    is_val = photos.table.is_val.tolist()
+    assert [row for row, val in zip(rows_of(photos), is_val, strict=True) if val] == chosen
+    photos = training(twice, exclude=str(file))
+    assert len(photos.table) == 6 and not set(chosen) & set(rows_of(photos))
+    val = tmp_path / "val.csv"  # 0.jpg of cat is left out: it is not 0.jpg of dog that validates
+    write_csv(val, [*chosen, ("2.jpg", "cat")], ("id", "label"))
+    photos = training(twice, exclude=str(file), val_ids=str(val))
+    assert photos.table.id[photos.table.is_val].tolist() == ["2.jpg"]
+    write_csv(val, [("0.jpg", "emu"), ("1.jpg", "cat")], ("id", "label"))
+    assert f"1 of 2 ids in {val} are not in the data: 0.jpg (emu)." in mistake(
+        twice, val_ids=str(val)
+    )
+
+
+def test_ids_that_mean_several_photos_are_told(twice, tmp_path, caplog):
+    file = written(tmp_path / "ids.txt", ["0.jpg", "3.jpg"])
+    assert mistake(twice, val_ids=file) == (
+        f"Expected every id in data.val_ids to mean one photo. Received: {file}, in which 2 of 2 "
+        "mean several: 0.jpg, 3.jpg. Add a column label that says which class, as a run's "
+        "val_predictions.csv has it."
+    )
+    with caplog.at_level("INFO"):
+        assert len(training(twice, exclude=file).table) == 4
+    assert caplog.messages[0] == (
+        f"WARNING: 2 of 2 ids in {file} mean several photos each, and all of these are left out: "
+        "0.jpg, 3.jpg. A column label tells them apart."
+    )
+
+
+def test_a_label_that_changed_since_still_means_the_photo_of_that_id(source, tmp_path):
+    ids = training(source).table.id.tolist()
+    write_csv(tmp_path / "val.csv", [(ids[4], "of another run")], ("id", "label"))
+    photos = training(source, val_ids=str(tmp_path / "val.csv"))
+    assert photos.table.id[photos.table.is_val].tolist() == [ids[4]]

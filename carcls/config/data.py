@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from carcls.config.checks import expect, expect_one_of
+
+_PATHS = ("root", "csv", "test_csv", "exclude", "val_ids", "cache_dir")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -25,6 +28,8 @@ class DataConfig:
     memory_limit_gb: float = 4.0  # decoded photos are kept in memory up to this, then read anew
 
     def __post_init__(self) -> None:
+        for key in _PATHS:
+            _expect_path(key, getattr(self, key, None))
         expect(0.0 < self.val_split < 1.0, "val_split in (0, 1)", val_split=self.val_split)
         expect_one_of(("squash", "crop", "pad"), resize=self.resize)
         expect_one_of(("skip", "raise"), on_error=self.on_error)
@@ -49,6 +54,15 @@ class KaggleData(DataConfig):
 
     id_column: str = "Id"
     label_column: str = "Category"
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        expect(
+            self.id_column != self.label_column and "" not in (self.id_column, self.label_column),
+            "id_column and label_column to be two different columns",
+            id_column=self.id_column,
+            label_column=self.label_column,
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -92,7 +106,7 @@ class DemoData(KaggleData):
     test_per_class: int = 20
 
     def __post_init__(self) -> None:
-        DataConfig.__post_init__(self)
+        KaggleData.__post_init__(self)
         for name in ("train_per_class", "test_per_class"):
             value = getattr(self, name)
             expect(value >= 2, f"{name} to be at least 2", **{name: value})
@@ -105,11 +119,7 @@ class FolderData(DataConfig):
 
 def with_absolute_paths(config: DataConfig) -> DataConfig:
     """The same paths, as they are found from any directory."""
-    names = [
-        name
-        for name in ("root", "csv", "test_csv", "exclude", "val_ids", "cache_dir")
-        if getattr(config, name, None) is not None
-    ]
+    names = [name for name in _PATHS if getattr(config, name, None) is not None]
     paths = {name: Path(getattr(config, name)).expanduser() for name in names}
     # A CSV that is not below the current directory is looked for below the root.
     given = {
@@ -118,3 +128,18 @@ def with_absolute_paths(config: DataConfig) -> DataConfig:
         if name not in ("csv", "test_csv") or path.exists()
     }
     return replace(config, **given)
+
+
+def _expect_path(key: str, path: str | None) -> None:
+    """Raises ValueError if nothing can have this path, whether something has it or not."""
+    if path is None:
+        return
+    reason = None
+    try:
+        Path(path).expanduser().stat()
+    except (RuntimeError, ValueError) as error:  # a ~user there is not, a NUL
+        reason = str(error)
+    except OSError as error:
+        reason = error.strerror if error.errno == errno.ENAMETOOLONG else None
+    if reason is not None:
+        raise ValueError(f"Expected {key} to be a path. Received: {key}={path!r}: {reason}")

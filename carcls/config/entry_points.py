@@ -86,7 +86,7 @@ class PredictConfig:
     top: int
     batch_size: int
     runtime: RuntimeConfig
-    weights: list[float] | None = None  # what each of several checkpoints counts; null: the same
+    weights: Any = None  # what each of several checkpoints counts, a list; null: all the same
     tta: str = "none"  # none, flip, flip+scale: views of a photo that are averaged
 
     def __post_init__(self) -> None:
@@ -99,6 +99,14 @@ class PredictConfig:
             ckpt=self.ckpt,
         )
         self.ckpt = [str(item) for item in items]
+        if self.weights is not None:
+            expect(
+                isinstance(self.weights, list | tuple)
+                and all(isinstance(weight, int | float) for weight in self.weights),
+                "weights to be a list of numbers, one a checkpoint, such as [2,1]",
+                weights=self.weights,
+            )
+            self.weights = [float(weight) for weight in self.weights]
         expect(self.top >= 1, "top to be at least 1", top=self.top)
         expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
         expect_one_of(("none", "flip", "flip+scale"), tta=self.tta)

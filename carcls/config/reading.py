@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from carcls.catalogue import check_preprocessing, find_spec
 from carcls.config.data import CsvData, DataConfig, DemoData, FolderData, KaggleData
@@ -80,7 +81,7 @@ def to_data_config(values: dict[str, Any]) -> DataConfig:
     Raises:
         UserError: As `to_config`.
     """
-    return _fit(_option("data", values.get("name")), OmegaConf.create(values))
+    return _fit(_option("data", values.get("name")), OmegaConf.create(values), "data.")
 
 
 def to_plain(config: Any) -> dict[str, Any]:
@@ -97,17 +98,24 @@ def _option(group: str, name: str | None) -> type:
     return OPTIONS[group][name]
 
 
-def _fit(cls: type, cfg: DictConfig) -> Any:
-    """`cfg` as an instance of `cls`, its groups as the dataclasses that their names pick."""
+def _fit(cls: type, cfg: DictConfig, prefix: str = "") -> Any:
+    """`cfg` as an instance of `cls`, its groups as the dataclasses that their names pick.
+
+    Args:
+        prefix: Of the keys in messages, where `cfg` is a part of the whole.
+    """
     schema = OmegaConf.structured(cls)
     if cls is TrainConfig:
         for group in OPTIONS:
             schema[group] = OmegaConf.structured(_option(group, cfg[group].get("name")))
     try:
         return OmegaConf.to_object(OmegaConf.merge(schema, cfg))
+    except ConfigKeyError as error:
+        known = f"one of {', '.join(f.name for f in fields(error.object_type))}"
+        raise UserError(f"Expected {known}. Received: {prefix}{error.full_key}") from error
     except OmegaConfBaseException as error:
         what = str(error).splitlines()[0]
-        where = f"{error.full_key}: " if error.full_key else ""
+        where = f"{prefix}{error.full_key}: " if error.full_key else ""
         raise UserError(where + what) from error
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error

@@ -72,6 +72,14 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES + _REFUSED_SUFFIXES)
 
 
+def without_suffix(name: str) -> str:
+    """An archive's name without `.zip`, `.tar.gz` and the like, be it of a kind that is refused."""
+    for suffix in sorted(ARCHIVE_SUFFIXES + _REFUSED_SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return PurePosixPath(name).stem
+
+
 def unpack_once(archive: Path, cache_dir: Path | None = None) -> Path:
     """The folder that holds what `archive` holds, unpacked there by the first call.
 
@@ -84,13 +92,15 @@ def unpack_once(archive: Path, cache_dir: Path | None = None) -> Path:
         cache_dir: Where to unpack. None: `default_cache_dir()`.
 
     Raises:
-        UserError: If it is none of these, is damaged or encrypted, has a member that would land
-            outside of the folder or is no plain file, would fill the disk, or looks like a bomb.
+        UserError: If it is none of these, cannot be read, is damaged or encrypted, has a member
+            that would land outside of the folder or is no plain file, would fill the disk, or looks
+            like a bomb; if the cache cannot be written.
     """
     cache = (cache_dir or default_cache_dir()) / "unpacked"
     info = archive.stat()
     key = f"{archive.resolve()}\n{info.st_size}\n{info.st_mtime_ns}"
-    target = cache / f"{_stem(archive)}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    target = cache / f"{without_suffix(archive.name)}-{digest}"
     if target.is_dir():
         return target
     try:
@@ -105,19 +115,12 @@ def unpack_once(archive: Path, cache_dir: Path | None = None) -> Path:
         _unpack(archive, building)
         try:
             building.rename(target)
-        except OSError:
+        except OSError as error:
             if not target.is_dir():  # otherwise another run was faster; its copy is as good
-                raise
+                raise _failed(archive, cache, error) from error
         return target
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-def _stem(archive: Path) -> str:
-    for suffix in sorted(ARCHIVE_SUFFIXES, key=len, reverse=True):
-        if archive.name.lower().endswith(suffix):
-            return archive.name[: -len(suffix)]
-    return archive.stem
 
 
 def _unpack(archive: Path, target: Path) -> None:
@@ -144,15 +147,24 @@ def _unpack(archive: Path, target: Path) -> None:
     except OSError as error:
         if error.errno is None or isinstance(error, gzip.BadGzipFile):
             raise _damaged(kind, archive, error) from error
-        raise UserError(
-            f"Unpacking {archive} into {target.parent} failed: {error.strerror or error}. "
-            "Choose another place with data.cache_dir=DIR."
-        ) from error
+        if str(error.filename) == str(archive):
+            raise UserError(
+                f"Expected an archive that can be read. Received: {archive}: {error.strerror}. "
+                "See who may read it, or copy it to where you may."
+            ) from error
+        raise _failed(archive, target.parent, error) from error
     except EOFError as error:
         raise _damaged(kind, archive, "it ends too early, as a download that broke off") from error
     except Exception as error:
         # zipfile, tarfile and their decompressors raise nearly anything on damaged data.
         raise _damaged(kind, archive, error) from error
+
+
+def _failed(archive: Path, cache: Path, error: OSError) -> UserError:
+    return UserError(
+        f"Unpacking {archive} into {cache} failed: {error.strerror or error}. "
+        "Choose another place with data.cache_dir=DIR."
+    )
 
 
 def _damaged(kind: str, archive: Path, why: object) -> UserError:
@@ -166,7 +178,8 @@ def _write_all(
     archive: Path, target: Path, members: Callable[[Path, "_Room"], Iterator[_Member]]
 ) -> None:
     room = _Room(archive, target)
-    repeated, packed = 0, 0
+    repeated = 0
+    names: set[str] = set()
     with progress_bar() as bar:
         task = bar.add_task(f"unpacking {archive.name}", total=None, note="")
         for member in members(archive, room):
@@ -174,13 +187,10 @@ def _write_all(
                 bar.update(task, total=room.members_known)
             if not _is_junk(member.name):
                 room.take(member.size)
-                repeated += _write(member, target, archive)
-                packed += member.open is not None and is_archive(PurePosixPath(member.name))
+                repeated += _write(member, target, archive, names)
             bar.advance(task)
     if repeated:
         log.info(f"{archive} has {repeated} names more than once; the last of each was taken.")
-    if packed:
-        log.info(f"{archive} holds {packed} further archives, which stay packed.")
 
 
 class _Room:
@@ -218,17 +228,28 @@ class _Room:
             )
         if num_bytes > self._free_bytes:
             raise UserError(
-                f"Expected room for the {num_bytes / 1e9:.1f} GB that {self.archive} unpacks to. "
-                f"Received: {self._free_bytes / 1e9:.1f} GB free in {self._place}. "
+                f"Expected room for the {_size(num_bytes)} that {self.archive} unpacks to. "
+                f"Received: {_size(self._free_bytes)} free in {self._place}. "
                 "Choose another place with data.cache_dir=DIR."
             )
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 _BY_HAND = "If you trust it, unpack it by hand and put the folder beside it."
 
 
-def _write(member: _Member, target: Path, archive: Path) -> bool:
-    """Writes a file or makes a folder, with plain permissions; whether it replaced another."""
+def _write(member: _Member, target: Path, archive: Path, names: set[str]) -> bool:
+    """Writes a file or makes a folder, with plain permissions; whether it replaced another.
+
+    Args:
+        member: What is written.
+        target: The folder that the archive is unpacked to.
+        archive: Is named in errors.
+        names: The files written before; receives this one.
+    """
     path = target / member.name
     try:
         if member.open is None:
@@ -236,11 +257,13 @@ def _write(member: _Member, target: Path, archive: Path) -> bool:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
         repeats = path.is_file()
-        if repeats and path not in path.parent.iterdir():
+        name = str(PurePosixPath(member.name))
+        if repeats and name not in names:
             raise UserError(
                 f"Expected names that this disk can tell apart. Received: {archive} with "
                 f"{member.name!r} and the same in another case. {_BY_HAND}"
             )
+        names.add(name)
         with member.open() as source, path.open("wb") as file:
             shutil.copyfileobj(source, file, _CHUNK_BYTES)
             written = file.tell()
@@ -269,7 +292,8 @@ def _of_zip(archive: Path, room: _Room) -> Iterator[_Member]:
             name = info.filename if info.flag_bits & 0x800 else read(_raw_name(info))
             mode = info.external_attr >> 16
             kind = stat.S_IFMT(mode)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            # Elsewhere than on Unix and macOS these bits mean nothing.
+            if info.create_system in (3, 19) and kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 what = "link" if stat.S_ISLNK(mode) else "device"
                 raise _escapes(archive, f"the {what} {name!r}")
             name = _checked_name(name, archive)
@@ -406,7 +430,9 @@ def _reader_of_names(names: list[bytes]) -> Callable[[bytes], str]:
 def _checked_name(name: str, archive: Path) -> str:
     plain = name.replace("\\", "/")  # some programs write the separator of Windows
     path = PurePosixPath(plain)
-    if path.is_absolute() or re.match("[A-Za-z]:", plain) or ".." in path.parts:
+    # C:/photo.jpg; on Windows C:photo.jpg leads to another drive too, elsewhere it is but a name.
+    drive = "[A-Za-z]:" if os.name == "nt" else "[A-Za-z]:/"
+    if path.is_absolute() or re.match(drive, plain) or ".." in path.parts:
         raise _escapes(archive, repr(name))
     if "\0" in plain:
         raise ValueError(f"the name {name!r} holds a zero byte")

@@ -6,29 +6,16 @@ from pathlib import Path
 import pandas as pd
 
 from carcls.config import CsvData
+from carcls.data.layout import PART_OF, SPLIT_NAMES, existing_root, unwrapped, without_suffix
 from carcls.data.photo_index import PhotoIndex
-from carcls.data.records import (
-    TestPhotos,
-    TrainingPhotos,
-    examples,
-    existing_root,
-    read_csv,
-    unwrapped,
-    without_suffix,
-)
-from carcls.data.rows import photos_of_rows
+from carcls.data.records import TestPhotos, TrainingPhotos, examples
+from carcls.data.rows import photos_of_ids, photos_of_rows
+from carcls.data.tables import read_csv
 from carcls.errors import UserError
 
 log = logging.getLogger(__name__)
 
 _LOOKED_FOR = "the photos of data.csv"
-# What a split column calls the three parts, in any case.
-SPLIT_NAMES = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "validate", "dev", "development"),
-    "test": ("test", "testing", "tst"),
-}
-_PART_OF = {name: part for part, names in SPLIT_NAMES.items() for name in names}
 
 
 def read_training_photos(config: CsvData) -> TrainingPhotos:
@@ -38,12 +25,14 @@ def read_training_photos(config: CsvData) -> TrainingPhotos:
     train on are split as if there were no such column, and that is said.
     """
     csv, root = _csv_and_root(config, "csv")
-    table = _read(csv, config, (config.id_column, config.label_column))
+    written = _read(csv, config, (config.id_column, config.label_column))
     index = _photo_index(root, config)
-    others = None
+    others = _photos_to_predict(index, config)
+    # Its own names only: a split column may be called name or is_val.
+    table = pd.DataFrame({"id": written[config.id_column], "name": written[config.label_column]})
     if config.split_column is not None:
-        part = _parts(table, csv, config)
-        others = [index.find(*row) for row in _pairs(table[part == "test"], config)]
+        part = _parts(written, csv, config)
+        others += [index.find(*row) for row in _pairs(written[part == "test"], config)]
         table = table[part != "test"]
         if (part == "val").any():
             table = table.assign(is_val=(part == "val")[part != "test"])
@@ -52,13 +41,10 @@ def read_training_photos(config: CsvData) -> TrainingPhotos:
                 f"no row of {csv} says val in {config.split_column}: the share data.val_split "
                 f"of its {len(table)} rows to train on validates"
             )
-    if csv.resolve().is_relative_to(root.resolve()):
-        others = None  # beside the CSV lie photos to predict too, and pictures of other things
-    else:
-        others = (others or []) + _photos_to_predict(index, config)
-    table = table.rename(columns={config.id_column: "id", config.label_column: "name"})
+    # Beside the CSV lie photos to predict too, and pictures of other things.
+    all_need_rows = not csv.resolve().is_relative_to(root.resolve())
     table = table.reset_index(drop=True)
-    return photos_of_rows(table, index, csv, config, config.label_column, others)
+    return photos_of_rows(table, index, csv, config, config.label_column, others, all_need_rows)
 
 
 def read_test_photos(config: CsvData) -> TestPhotos:
@@ -69,32 +55,31 @@ def read_test_photos(config: CsvData) -> TestPhotos:
         table = _read(csv, config, columns[:1], optional=columns[1:])
         rows = [(photo_id, "") for photo_id in table[config.id_column]]
         names = table.get(config.label_column, pd.Series(dtype=str))
-        # One value in every row is the placeholder of a sample submission.
-        known = names.nunique() > 1
     elif config.split_column is not None:
         csv, root = _csv_and_root(config, "csv")
         table = _read(csv, config, columns)
-        table = table[_parts(table, csv, config) == "test"]
+        part = _parts(table, csv, config)
+        classes = set(table[config.label_column][part != "test"])
+        table = table[part == "test"]
         if table.empty:
             raise UserError(
                 f"Expected rows of {csv} that say test in {config.split_column}, to predict. "
                 "Received: none. Name another CSV with data.test_csv=FILE, or photos with "
                 "images=PATH."
             )
-        rows, names, known = _pairs(table, config), table[config.label_column], True
+        rows, names = _pairs(table, config), table[config.label_column]
+        names = names.where(names.isin(classes), "")  # what nothing is trained on is no truth
     else:
         raise UserError(
             "Expected data.test_csv=FILE, which lists what to predict, or data.split_column=NAME, "
             "whose rows of test are predicted. Received: neither. "
             "To predict photos without a CSV: images=PATH."
         )
-    ids = table[config.id_column].tolist()
     truth = None
-    if known:
-        truth = {i: name for i, name in zip(ids, names, strict=True) if name} or None
-    index = _photo_index(root, config)
-    paths = [index.find(*row) for row in rows]
-    return TestPhotos(ids=ids, paths=paths, columns=columns, truth=truth).checked(csv)
+    if names.nunique() > 1:  # one value in every row is the placeholder of a sample submission
+        ids = table[config.id_column]
+        truth = {i: name for i, name in zip(ids, names, strict=True) if name}
+    return photos_of_ids(rows, _photo_index(root, config), csv, columns, truth)
 
 
 def _photo_index(root: Path, config: CsvData) -> PhotoIndex:
@@ -131,7 +116,7 @@ def _read(
 ) -> pd.DataFrame:
     if config.split_column is not None and not optional:
         columns = (*columns, config.split_column)
-    separator = {"tab": "\t", "\\t": "\t"}.get(config.separator, config.separator)
+    separator = "\t" if config.separator == "tab" else config.separator
     return read_csv(csv, columns, separator, optional)
 
 
@@ -142,7 +127,7 @@ def _parts(table: pd.DataFrame, csv: Path, config: CsvData) -> pd.Series:
         UserError: If a row says anything else.
     """
     written = table[config.split_column]
-    part = written.str.strip().str.lower().map(_PART_OF)
+    part = written.str.strip().str.lower().map(PART_OF)
     unknown = written[part.isna()].value_counts(sort=False)
     if len(unknown):
         shown = [f"{value!r} in {n} row{'s' * (n > 1)}" for value, n in sorted(unknown.items())]

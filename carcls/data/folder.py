@@ -1,58 +1,70 @@
 """Class folders: `root/<class>/photo.jpg`, or `root/train/<class>/…` with or without `root/val`.
 
 `root` may be an archive, so may `train`, `val` and `test` in it, and all of it may be wrapped in
-further folders.
+further folders. The parts may be spelt as in `SPLIT_NAMES`, in any case.
 """
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from carcls.config import FolderData
+from carcls.config import DataConfig, FolderData
 from carcls.data.images import list_photos
-from carcls.data.photo_index import is_image
-from carcls.data.records import (
-    TestPhotos,
-    TrainingPhotos,
-    examples,
+from carcls.data.layout import (
+    PART_OF,
+    SPLIT_NAMES,
     existing_root,
-    is_archive,
-    labelled,
-    part_of,
+    folders_in,
+    opened,
+    parts_of,
     unwrapped,
     visible,
     without_suffix,
 )
+from carcls.data.photo_index import hold_a_photo, is_image
+from carcls.data.records import TestPhotos, TrainingPhotos, examples, labelled
 from carcls.data.selection import drop_excluded
 from carcls.errors import UserError
 
 _LOOKED_FOR = "class folders of photos, or train/ and val/ that hold class folders"
-_VAL = ("val", "valid", "validation")
 
 
 def read_training_photos(config: FolderData) -> TrainingPhotos:
-    """The photos of all class folders; `is_val` says which lie below `val/` where there is one."""
+    """The photos of all class folders; `is_val` says which lie below `val/` where there is one.
+
+    Folders that are no class are left out and listed: those without a photo, one of photos to
+    predict beside the classes, and any beside `train/`.
+    """
     root = _root(config, _LOOKED_FOR)
-    train = _class_folders(root, ("train",), config)
-    val = None if train is None else _class_folders(root, _VAL, config)
-    rows, loose = [], []
-    for prefix, base in [train or ("", root), *([val] if val else [])]:
-        is_val = val is not None and base == val[1]
-        for path in visible(base):
-            if path.is_dir() and not (base == root and path.name == "test"):
-                for photo in list_photos(path):
-                    photo_id = prefix + photo.relative_to(base).as_posix()
-                    rows.append((photo_id, path.name, str(photo), is_val))
-            elif path.is_file() and is_image(path):
-                loose.append((prefix + path.name, "in no class folder"))
+    train = _class_folders(root, "train", config)
+    val = None if train is None else _class_folders(root, "val", config)
+    test = [path for path in parts_of(root, SPLIT_NAMES["test"]) if path.is_dir()]
+    if train is None:
+        _refuse_other_splits(root, test, config)
+        rows, skipped = _rows("", root, test)
+        skipped = [(f"{path.name}/", "photos to predict") for path in test] + skipped
+    else:
+        rows, skipped = _rows(*train)
+        used = [*test, *(root / part[0] for part in (train, val) if part)]
+        skipped += [
+            (f"{path.name}/", f"a folder beside {train[0]}")
+            for path in visible(root)
+            if path.is_dir() and path not in used and hold_a_photo(list_photos(path))
+        ]
+    val_rows, not_in_val = ([], []) if val is None else _rows(*val)
+    skipped += not_in_val
+    is_val = [False] * len(rows) + [True] * len(val_rows)
+    rows += val_rows
     if not rows:
         names = [path.name for path in visible(root)]
         raise UserError(
             f"Expected {_LOOKED_FOR} in data.root. Received: {root} with {examples(names)}, "
             "and no photo in any folder there. If a train.csv holds the labels, use data=kaggle."
         )
-    table = pd.DataFrame(rows, columns=["id", "name", "path", "is_val"])
-    table, skipped = drop_excluded(table, config, str(root))
+    table = pd.DataFrame(rows, columns=["id", "name", "path"]).assign(is_val=is_val)
+    table, excluded = drop_excluded(table, config, str(root))
     table = table.reset_index(drop=True)
     only_val = sorted(set(table.name[table.is_val]) - set(table.name[~table.is_val]))
     if only_val and not config.refit:
@@ -61,17 +73,20 @@ def read_training_photos(config: FolderData) -> TrainingPhotos:
             f"Received only in val: {examples(only_val)}"
         )
     columns = ["id", "path"] if val is None else ["id", "path", "is_val"]
-    return labelled(table[columns], table.name, skipped + loose, str(root))
+    return labelled(table[columns], table.name, excluded + skipped, str(root))
 
 
 def read_test_photos(config: FolderData) -> TestPhotos:
     """The photos of `root/test`, sorted by name."""
     root = _root(config, "a folder test/ of photos to predict")
-    _, folder = part_of(root, ("test",), config) or ("", root / "test")
-    photos = list_photos(folder)
+    names = SPLIT_NAMES["test"]
+    found = [opened(path, names, config)[1] for path in parts_of(root, names)]
+    _expect_one("test", found)
+    folder = found[0] if found else root / "test"
+    photos = list_photos(folder) if found else []
     if not photos:
         raise UserError(
-            f"Expected photos to predict in {root / 'test'}, or in an archive of that name. "
+            f"Expected photos to predict in {folder}, or in an archive of that name. "
             "Received: none. Any other photos: images=PATH."
         )
     return TestPhotos(
@@ -82,34 +97,108 @@ def read_test_photos(config: FolderData) -> TestPhotos:
 
 
 def _root(config: FolderData, looked_for: str) -> Path:
-    parts = ("train", "test", *_VAL)
     root = existing_root(config, looked_for)
-    return unwrapped(root, config, lambda folder: not _is_wrapper(folder, parts))
+    return unwrapped(root, config, lambda folder: not _is_wrapper(folder, tuple(PART_OF)))
 
 
-def _class_folders(
-    root: Path, names: tuple[str, ...], config: FolderData
-) -> tuple[str, Path] | None:
+def _class_folders(root: Path, part: str, config: FolderData) -> tuple[str, Path] | None:
     """What ids in a part of the split start with, and where its class folders lie.
 
     None if there is no such part, but perhaps a class of that name: a part's photos lie one level
     below its folder.
     """
-    part = part_of(root, names, config)
-    if part is None or not _holds_folders(part[1]):
+    names = SPLIT_NAMES[part]
+    found = [opened(path, names, config) for path in parts_of(root, names)]
+    found = [(name, folder) for name, folder in found if _holds_folders(folder)]
+    _expect_one(part, [root / name for name, _ in found])
+    if not found:
         return None
-    return f"{part[0]}/", unwrapped(part[1], config, lambda folder: not _is_wrapper(folder))
+    name, folder = found[0]
+    return f"{name}/", _without_wrappers(folder, config)
+
+
+def _expect_one(part: str, found: list[Path]) -> None:
+    if len(found) > 1:
+        raise UserError(
+            f"Expected one folder {part}/, under one of its names. Received: "
+            f"{' and '.join(map(str, found))}. Put their photos together, or move one elsewhere."
+        )
+
+
+def _rows(
+    prefix: str, base: Path, leave_out: Sequence[Path] = ()
+) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
+    """Id, class and path of the photos of all class folders in `base`, and what is no class."""
+    rows, skipped = [], []
+    for path in visible(base):
+        if path.is_file() and is_image(path):
+            skipped.append((prefix + path.name, "in no class folder"))
+        if not path.is_dir() or path in leave_out:
+            continue
+        photos = list_photos(path)
+        if hold_a_photo(photos):
+            ids = (prefix + photo.relative_to(base).as_posix() for photo in photos)
+            names = zip(ids, map(str, photos), strict=True)
+            rows += [(photo_id, path.name, photo) for photo_id, photo in names]
+        else:
+            skipped.append((f"{prefix}{path.name}/", "a folder without photos"))
+    return rows, skipped
+
+
+def _refuse_other_splits(root: Path, test: list[Path], config: DataConfig) -> None:
+    """Raises if folders look like the parts of a split, but are not called so: seg_train, seg_val.
+
+    Then no folder but theirs would be taken for a class. They look so if they hold nothing but
+    folders of photos, two or more of which have the same names in all of them.
+    """
+    inside, others = {}, []
+    for path in visible(root):
+        if not path.is_dir() or path in test:
+            continue
+        base = _without_wrappers(path, config)
+        entries = visible(base)
+        if hold_a_photo([entry for entry in entries if entry.is_file()]):
+            others.append(path.name)
+            continue
+        folders = [entry for entry in entries if entry.is_dir()]
+        names = {folder.name for folder in folders if hold_a_photo(list_photos(folder))}
+        if names:
+            inside[path.name] = names
+    is_split = False
+    if len(inside) > 1:
+        shared = set.intersection(*inside.values())
+        # Beside them may lie photos to predict, under any name.
+        is_split = len(shared) > 1 and (not others or any(map(_names_a_part, inside)))
+    elif inside:  # classes to train on, and those of val/ beside them
+        ((name, shared),) = inside.items()
+        shared = shared & set(others)
+        is_split = bool(shared) and _names_a_part(name)
+    if is_split:
+        raise UserError(
+            f"Expected {_LOOKED_FOR} in data.root. Received: {root} with {examples(list(inside))}, "
+            f"which looks like a split: {examples(sorted(shared))} are in it more than once. Call "
+            "its parts train/, val/ and test/. If these are the classes, put them into one folder "
+            "train/."
+        )
+
+
+def _names_a_part(name: str) -> bool:
+    """Whether one of its words is a part's name: seg_train, "my test photos"."""
+    return not PART_OF.keys().isdisjoint(re.split("[^a-z]+", name.lower()))
+
+
+def _without_wrappers(folder: Path, config: DataConfig) -> Path:
+    return unwrapped(folder, config, lambda inner: not _is_wrapper(inner))
 
 
 def _is_wrapper(folder: Path, parts: tuple[str, ...] = ()) -> bool:
     """Whether all that is in it is one folder (or archive), which holds folders again."""
-    entries = visible(folder)
-    inner = [path for path in entries if path.is_dir() or is_archive(path)]
-    if len(inner) != 1 or any(is_image(path) for path in entries if path.is_file()):
+    inner = folders_in(folder)
+    if len(inner) != 1 or any(is_image(path) for path in visible(folder) if path.is_file()):
         return False
-    if is_archive(inner[0]):
-        return without_suffix(inner[0]) not in parts
-    return inner[0].name not in parts and _holds_folders(inner[0])
+    if without_suffix(inner[0]).lower() in parts:
+        return False
+    return inner[0].is_file() or _holds_folders(inner[0])
 
 
 def _holds_folders(folder: Path) -> bool:

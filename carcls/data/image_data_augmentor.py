@@ -26,6 +26,8 @@ from carcls.data.transforms import Augment, seeded
 from carcls.errors import UserError
 
 _CLASS_MODES = ("categorical", "sparse", "binary", None)
+# Names that Keras takes for photos; of these alone it takes the shares of validation_split.
+_KERAS_ENDINGS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
 _NORMALISE = "Normalise with preprocess_input=, or inside the network."
 _SHOW = "No photo is written to disk; show_data() shows them."
 # Arguments of the original that have one meaning here: its name, the value it may have, and why.
@@ -150,9 +152,13 @@ class ImageDataAugmentor:
         rows = []
         for label, name in enumerate(class_names):
             # In Keras' order, which decides what validates.
-            paths = sorted(list_photos(root / name), key=lambda p: (str(p.parent), p.name))
-            for path in paths[int(start * len(paths)) : int(stop * len(paths))]:
-                rows.append((path.relative_to(root).as_posix(), str(path), label))
+            paths = sorted(
+                list_photos(root / name, follow_links=False), key=lambda p: (str(p.parent), p.name)
+            )
+            usual = [path.name.lower().endswith(_KERAS_ENDINGS) for path in paths]
+            for path, is_in in zip(paths, _in_share(usual, start, stop), strict=True):
+                if is_in:
+                    rows.append((path.relative_to(root).as_posix(), str(path), label))
         table = pd.DataFrame(rows, columns=["filename", "path", "label"])
         return self._batches(table, class_names, str(root), flow)
 
@@ -199,15 +205,20 @@ class ImageDataAugmentor:
         names = _strings(dataframe, x_col, "x_col")
         folder = Path(directory or "").expanduser()
         table = pd.DataFrame({"filename": names, "path": [str(folder / name) for name in names]})
-        table["label"] = 0
-        class_names: list[str] = []
-        if class_mode is not None:
-            labels = _strings(dataframe, y_col, "y_col")
-            class_names = list(dict.fromkeys(classes)) if classes else sorted(set(labels))
-            index = {name: i for i, name in enumerate(class_names)}
-            table["label"] = [index.get(label, -1) for label in labels]
+        table["class"] = "" if class_mode is None else _strings(dataframe, y_col, "y_col")
+        of_all = set(table["class"])
         if validate_filenames:
             table = _with_files(table, x_col, must_stay=class_mode is None)
+        class_names: list[str] = []
+        table["label"] = 0
+        if class_mode is not None:
+            present = set(table["class"])  # as in Keras, a class is what has a file
+            class_names = list(dict.fromkeys(classes)) if classes else sorted(present)
+            if not classes and present < of_all:
+                lost = examples(sorted(of_all - present))
+                print(f"Left out these classes, which have no file: {lost}")
+            index = {name: i for i, name in enumerate(class_names)}
+            table["label"] = [index.get(name, -1) for name in table["class"]]
         table = _of_known_classes(table, y_col)
         start, stop = self._share(subset)
         table = table.iloc[int(start * len(table)) : int(stop * len(table))]
@@ -413,6 +424,19 @@ def _class_folders(root: Path, classes: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(classes)) if classes else found
 
 
+def _in_share(usual: list[bool], start: float, stop: float) -> np.ndarray:
+    """`(n,)` bool, which of a class's `n` files lie between two shares of them.
+
+    Those of usual names and the others are counted apart: a text that lies among the photos moves
+    none of them to the other side.
+    """
+    kinds = np.asarray(usual, bool)
+    inside = np.zeros(len(kinds), bool)
+    for members in (np.flatnonzero(kinds), np.flatnonzero(~kinds)):
+        inside[members[int(start * len(members)) : int(stop * len(members))]] = True
+    return inside
+
+
 def _strings(dataframe: pd.DataFrame, column: str | None, argument: str) -> list[str]:
     """A column's values, all of them strings."""
     if column not in dataframe.columns:
@@ -447,7 +471,7 @@ def _with_files(table: pd.DataFrame, x_col: str, must_stay: bool) -> pd.DataFram
             f"looked for {table.path[~has_file].iloc[0]}. Check directory=.{advice}"
         )
     print(f"Left out {what}, whose files are missing: {examples(missing)}")
-    return table[has_file]
+    return table[has_file].copy()
 
 
 def _of_known_classes(table: pd.DataFrame, y_col: str | None) -> pd.DataFrame:

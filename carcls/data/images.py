@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +14,7 @@ from PIL import Image
 from carcls.data.photo_colours import to_rgb
 from carcls.data.photo_decoding import decode
 from carcls.data.photo_kinds import RefusedError
-from carcls.errors import PhotoError
+from carcls.errors import PhotoError, UserError
 
 SYSTEM_LEFTOVERS = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini"))
 
@@ -42,8 +43,8 @@ def open_photo(
     """
     name = "<bytes>" if isinstance(source, bytes) else source
     try:
-        with _reading(source) as file:
-            return to_rgb(decode(file, min_side, [] if notes is None else notes))
+        with _reading(source) as file, ExitStack() as held:
+            return to_rgb(decode(file, min_side, [] if notes is None else notes, held))
     except RefusedError as error:
         raise PhotoError(name, str(error)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -111,17 +112,53 @@ def _interpolate(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return image
 
 
-def list_photos(folder: Path) -> list[Path]:
+def list_photos(folder: Path, follow_links: bool = True) -> list[Path]:
     """The files below `folder`, sorted; hidden ones and what systems leave behind left out.
 
     Any name counts, since a photo's content says what it is; a file that is no photo is told when
-    it is opened.
+    it is opened. A linked folder is followed, unless what it links to is listed already.
+
+    Args:
+        folder: Where to look.
+        follow_links: Whether linked folders are.
+
+    Raises:
+        UserError: If a folder cannot be read: its photos would be missing without a word.
     """
     found = []
-    for base, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_leftover(name))
+    listed = [Path(os.path.realpath(folder))]
+    walk = os.walk(folder, onerror=_raise_unreadable, followlinks=follow_links)
+    for base, folders, files in walk:
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not _is_leftover(name) and _is_followed(Path(base, name), listed)
+        ]
         found += [Path(base, name) for name in sorted(files) if not _is_leftover(name)]
     return found
+
+
+def _is_followed(path: Path, listed: list[Path]) -> bool:
+    """Whether a folder is no link or leads to photos not in `listed`, which it then joins."""
+    if not path.is_symlink():
+        return True
+    target = Path(os.path.realpath(path))
+    if listed[0].is_relative_to(target):  # upwards, and so round and round
+        return False
+    for folder in listed:
+        if target.is_relative_to(folder):
+            inside = target.relative_to(folder).parts
+            if not any(map(_is_leftover, inside)):  # hidden ones are not listed by themselves
+                return False
+    listed.append(target)
+    return True
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise UserError(
+        f"Expected a folder of photos that can be read. Received: {error.filename}: "
+        f"{error.strerror}."
+    ) from error
 
 
 def _is_leftover(name: str) -> bool:

@@ -8,20 +8,11 @@ to, and `data.root` itself may be one archive of everything.
 from pathlib import Path
 
 from carcls.config import KaggleData
-from carcls.data.photo_index import PhotoIndex, is_image
-from carcls.data.records import (
-    ARCHIVES,
-    TestPhotos,
-    TrainingPhotos,
-    examples,
-    existing_root,
-    is_archive,
-    part_of,
-    read_csv,
-    unwrapped,
-    visible,
-)
-from carcls.data.rows import photos_of_rows
+from carcls.data.layout import ARCHIVES, existing_root, part_of, unwrapped, visible
+from carcls.data.photo_index import PhotoIndex, hold_a_photo
+from carcls.data.records import TestPhotos, TrainingPhotos, examples
+from carcls.data.rows import photos_of_ids, photos_of_rows
+from carcls.data.tables import read_csv
 from carcls.errors import UserError
 
 TRAIN_CSV = "train.csv"
@@ -46,8 +37,8 @@ def read_training_photos(config: KaggleData) -> TrainingPhotos:
     table.columns = ["id", "name"]
     index = _photo_index(root, _TRAIN_FOLDERS, _TEST_FOLDERS, config, csv)
     # Beside the CSV lie photos to predict too, and pictures of other things.
-    others = None if index.root == root else []
-    return photos_of_rows(table, index, csv, config, config.label_column, others)
+    all_need_rows = index.root != root
+    return photos_of_rows(table, index, csv, config, config.label_column, [], all_need_rows)
 
 
 def read_test_photos(config: KaggleData) -> TestPhotos:
@@ -67,8 +58,7 @@ def read_test_photos(config: KaggleData) -> TestPhotos:
     if (root / TRUTH_CSV).is_file():
         known = read_csv(root / TRUTH_CSV, columns, separator=None)
         truth = dict(zip(known[columns[0]], known[columns[1]], strict=True))
-    paths = [index.find(photo_id) for photo_id in ids]
-    return TestPhotos(ids=ids, paths=paths, columns=columns, truth=truth).checked(sample)
+    return photos_of_ids([(photo_id, "") for photo_id in ids], index, sample, columns, truth)
 
 
 def _root(config: KaggleData, looked_for: str) -> Path:
@@ -83,10 +73,9 @@ def _photo_index(
     """The photos of one of these folders or its archive, else those that lie beside the CSV."""
     part = part_of(root, names, config)
     if part is not None:
-        return PhotoIndex(part[1])
+        return PhotoIndex(part[1], called=part[0])
     index = PhotoIndex(root, leave_out=others)
-    files = [path for path in visible(root) if path.is_file() and path.suffix != ".csv"]
-    if any(not is_archive(path) for path in files) or any(map(is_image, index.photos)):
+    if hold_a_photo(index.photos):
         return index
     raise UserError(
         f"Expected the photos of {csv} in one of {', '.join(f'{name}/' for name in names)}, an "

@@ -72,7 +72,9 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """16-bit integers scaled by their range; 32-bit and float ones by what is in them."""
     pixels = np.asarray(image).astype(np.float32)
-    if image.mode.startswith("I;16") or (pixels.min() >= 0 and 255 < pixels.max() <= 65535):
+    # Floats of 8 bits may go a little beyond 255, where a filter or a resize overshot.
+    of_8_bits = 1000.0 if image.mode == "F" else 255
+    if image.mode.startswith("I;16") or (pixels.min() >= 0 and of_8_bits < pixels.max() <= 65535):
         pixels /= 257.0
     elif image.mode == "F" and pixels.min() >= 0.0 and pixels.max() <= 1.0:
         pixels *= 255.0

@@ -1,5 +1,6 @@
 """Finds the photo that an id means, however the folders were wrapped and the name was written."""
 
+import re
 import unicodedata
 from collections import defaultdict
 from contextlib import suppress
@@ -14,6 +15,13 @@ IMAGE_SUFFIXES = frozenset(
         *(".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
     )
 )
+# What the photos of common formats start with, those included that need converting first.
+_STARTS = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|GIF8|BM....\0\0\0\0|RIFF....WEBP|P[1-6]\s|II[*+]\0|MM\0[*+]|IIU\0"
+    rb"|....ftyp(?:avi|hei|hev|mif1|msf1|crx)|\0\0\0\x0c(?:jP  |JXL )|\xff\x4f\xff\x51|\xff\x0a",
+    re.DOTALL,
+)
+_OPENED = 5  # of the files without an image's name, how many are looked into
 # How an id may differ from the name of its file, the strictest reading first.
 _READINGS = ("as written", "suffix in another case", "without a suffix")
 
@@ -23,7 +31,7 @@ class PhotoIndex:
 
     Args:
         root: The folder.
-        leave_out: Names of folders directly in `root` that hold other photos.
+        leave_out: Names of folders directly in `root` that hold other photos, in any case.
         called: Another name of `root`, which ids may start with; that of the folder by default.
 
     Attributes:
@@ -35,7 +43,7 @@ class PhotoIndex:
     ) -> None:
         self.root = root
         self.ambiguous: set[str] = set()
-        self._leave_out = frozenset(leave_out)
+        self._leave_out = frozenset(name.lower() for name in leave_out)
         self._called = root.absolute().name if called is None else called
         self._tails: dict[str, dict[str, list[Path]]] = {}
 
@@ -44,7 +52,8 @@ class PhotoIndex:
 
         It lies where id and category say, or is the only file whose path ends so. A suffix may be
         in another case (1.JPG), an id may have none (1 for 1.jpg), a folder's separator may be
-        that of Windows.
+        that of Windows. The folder of the class comes before any other place, however the name is
+        written there, unless the id names a folder itself and the photo lies just there.
 
         Returns:
             Its path; None if there is none, or more than one.
@@ -52,7 +61,7 @@ class PhotoIndex:
         if ".." in PurePosixPath(category).parts or category.startswith("/"):
             category = ""  # a name, but no folder's
         for inside in self._spellings(photo_id):
-            found = self._candidates(inside, f"{category}/{inside}" if category else inside)
+            found = self._candidates(inside, category)
             if len(found) == 1:
                 return str(found[0])
             if found:
@@ -60,20 +69,36 @@ class PhotoIndex:
                 return None
         return None
 
-    def _candidates(self, inside: str, in_class: str) -> list[Path]:
-        for name in (in_class, inside):
+    def _candidates(self, inside: str, category: str) -> list[Path]:
+        in_class = f"{category}/{inside}" if category else inside
+        for name in (in_class, inside) if "/" in inside else (in_class,):
             path = self.root / name
             with suppress(OSError):  # a name longer than the file system allows
                 if not self._is_left_out(path) and path.is_file():
                     return [path]
-        for reading in _READINGS:
-            for name in (in_class, inside):
-                found = self._ending_in(name, reading)
-                depth = len(self.root.parts) + len(PurePosixPath(name).parts)
-                whole = [path for path in found if len(path.parts) == depth]
-                if found:
-                    return whole or found
+        # Photos are listed as late as can be: it takes long where there are many.
+        is_folder = _composed(PurePosixPath(category).name) in self._folder_names
+        for name in (in_class, inside) if is_folder else (inside,):
+            found = [self._ending_in(name, reading) for reading in _READINGS]
+            depth = len(self.root.parts) + len(PurePosixPath(name).parts)
+            whole = ([path for path in paths if len(path.parts) == depth] for paths in found)
+            for paths in (*whole, *found):
+                if paths:
+                    return paths
         return []
+
+    def why_not_found(self, photo_id: str) -> str:
+        """The reason why `find` gave no photo for this id."""
+        if photo_id in self.ambiguous:
+            return "more than one photo of that name"
+        return "no photo of that Id"
+
+    @cached_property
+    def _folder_names(self) -> set[str]:
+        """Of all folders below the root that photos lie in."""
+        folders = {path.parent for path in self.photos}
+        names = (folder.relative_to(self.root).parts for folder in folders)
+        return {_composed(name) for parts in names for name in parts}
 
     @cached_property
     def photos(self) -> list[Path]:
@@ -92,13 +117,14 @@ class PhotoIndex:
                 return []
             path = path.relative_to(self.root.absolute())
         spellings = [path, Path(path.as_posix().replace("\\", "/"))]
+        spellings += [Path(p.as_posix().strip()) for p in spellings]  # as typed tables have them
         # root is photos/ and the id photos/cats/1.jpg
         spellings += [Path(*p.parts[1:]) for p in spellings if p.parts[:1] == (self._called,)]
         safe = [p for p in spellings if p.parts and not p.is_absolute() and ".." not in p.parts]
         return list(dict.fromkeys(p.as_posix() for p in safe))
 
     def _is_left_out(self, path: Path) -> bool:
-        return path.relative_to(self.root).parts[0] in self._leave_out
+        return path.relative_to(self.root).parts[0].lower() in self._leave_out
 
     def _ending_in(self, name: str, reading: str) -> list[Path]:
         name = _composed(name)
@@ -130,6 +156,24 @@ class PhotoIndex:
 def is_image(path: Path) -> bool:
     """Whether it has the name of an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def hold_a_photo(paths: list[Path]) -> bool:
+    """Whether a file among them has the name of an image, or else one of the first starts as one.
+
+    Photos may have any name, or none that says so (`.ashx`); but a folder of notes is no class.
+    """
+    return any(map(is_image, paths)) or any(map(_starts_as_a_photo, paths[:_OPENED]))
+
+
+def _starts_as_a_photo(path: Path) -> bool:
+    try:
+        if not path.is_file():  # opening a pipe would wait for someone to write to it
+            return False
+        with path.open("rb") as file:
+            return _STARTS.match(file.read(32)) is not None
+    except OSError:
+        return False
 
 
 def _composed(name: str) -> str:

@@ -2,17 +2,20 @@
 
 import csv
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from carcls.config import DataConfig
-from carcls.data.records import TrainingPhotos, examples, find_separator, header_of, read_csv
+from carcls.data.records import TrainingPhotos, examples
+from carcls.data.tables import find_separator, header_of, read_csv
 from carcls.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_ID = "id"  # the column of a run's val_predictions.csv
+_ID, _LABEL = "id", "label"  # columns of a run's val_predictions.csv
 
 
 def drop_excluded(
@@ -20,7 +23,9 @@ def drop_excluded(
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """The rows that `data.exclude` does not name, and those that it does as (id, reason).
 
-    Sources call it before they look for photos: a row that is left out needs none.
+    Sources call it before they look for photos: a row that is left out needs none. An id that
+    several photos have, in folders of several classes, means all of them unless the file says a
+    label too; that is said.
 
     Args:
         table: A row a photo, with at least `id` and `name`, its class.
@@ -33,9 +38,15 @@ def drop_excluded(
     """
     if config.exclude is None:
         return table, []
-    ids = read_ids(config, "exclude")
-    is_excluded = table.id.isin(ids)
-    _tell_unknown(ids, set(table.id), config, "exclude", where)
+    wanted = read_ids(config, "exclude")
+    is_excluded, unknown, several = _chosen(table, wanted)
+    _tell_unknown(unknown, len(wanted), set(table.id), config, "exclude", where)
+    if several:
+        log.warning(
+            f"WARNING: {len(several)} of {len(wanted)} ids in {config.exclude} mean several photos "
+            f"each, and all of these are left out: {examples(several)}. A column {_LABEL} tells "
+            "them apart."
+        )
     kept, excluded = table[~is_excluded], table[is_excluded]
     lost = sorted(set(excluded.name) - set(kept.name) - {""})
     if lost:
@@ -52,7 +63,8 @@ def with_val_ids(photos: TrainingPhotos, config: DataConfig) -> TrainingPhotos:
 
     Raises:
         UserError: If the file cannot be read, the data comes with a split of its own, ids match no
-            photo (all of them, or some unless `data.on_missing` is `skip`), or all photos match.
+            photo (all of them, or some unless `data.on_missing` is `skip`), ids mean several photos
+            of which no label chooses one, or all photos match.
     """
     if "is_val" in photos.table:
         raise UserError(
@@ -61,15 +73,23 @@ def with_val_ids(photos: TrainingPhotos, config: DataConfig) -> TrainingPhotos:
             f"{int(photos.table.is_val.sum())} photos validate. Drop data.val_ids"
             + (", or data.split_column." if config.name == "csv" else ".")
         )
-    ids = read_ids(config, "val_ids")
-    is_val = photos.table.id.isin(ids)
+    wanted = read_ids(config, "val_ids")
+    names = [photos.class_names[label] for label in photos.table.label]
+    left_out = [photo_id for photo_id, _ in photos.skipped]
+    is_val, unknown, several = _chosen(photos.table.assign(name=names), wanted, left_out)
+    if several:
+        raise UserError(
+            f"Expected every id in data.val_ids to mean one photo. Received: {config.val_ids}, in "
+            f"which {len(several)} of {len(wanted)} mean several: {examples(several)}. Add a "
+            f"column {_LABEL} that says which class, as a run's val_predictions.csv has it."
+        )
     if not is_val.any():
+        shown = examples(list(dict.fromkeys(photo_id for photo_id, _ in wanted)))
         raise UserError(
             f"Expected ids of the {len(is_val)} photos, such as {photos.table.id.iloc[0]}, in "
-            f"data.val_ids. Received: {config.val_ids} with {examples(ids)}, none of which is one."
+            f"data.val_ids. Received: {config.val_ids} with {shown}, none of which is one."
         )
-    known = set(photos.table.id) | {photo_id for photo_id, _ in photos.skipped}
-    _tell_unknown(ids, known, config, "val_ids", "the data")
+    _tell_unknown(unknown, len(wanted), set(photos.table.id), config, "val_ids", "the data")
     if is_val.all():
         raise UserError(
             f"Expected data.val_ids to leave photos to train on. Received: {config.val_ids}, which "
@@ -79,11 +99,11 @@ def with_val_ids(photos: TrainingPhotos, config: DataConfig) -> TrainingPhotos:
     return photos
 
 
-def read_ids(config: DataConfig, key: str) -> list[str]:
+def read_ids(config: DataConfig, key: str) -> list[tuple[str, str | None]]:
     """The ids in the file of `data.exclude` or `data.val_ids`, each once, in its order.
 
     A CSV with a column `id` or `data.id_column` (a run's `val_predictions.csv` is one), else a
-    text file with an id a line.
+    text file with an id a line. With them the labels, where the CSV has a column `label`.
 
     Raises:
         UserError: If it cannot be read, is a CSV without such a column, or has no ids.
@@ -102,11 +122,14 @@ def read_ids(config: DataConfig, key: str) -> list[str]:
         raise UserError(f"{expected}, which is not in UTF-8: {error}.") from error
     except (OSError, csv.Error) as error:
         raise UserError(f"{expected}: {getattr(error, 'strerror', error)}.") from error
+    labels = None
     if column is not None:
-        lines = read_csv(path, (column,), separator=None)[column].tolist()
+        table = read_csv(path, (column,), None, (_LABEL,) if column != _LABEL else ())
+        lines, labels = table[column].tolist(), table.get(_LABEL)
     elif path.suffix.lower() in (".csv", ".tsv") and any(lines):
         raise UserError(f"{expected}, whose first line is {lines[0]}.")
-    ids = list(dict.fromkeys(line for line in lines if line))
+    pairs = zip(lines, [None] * len(lines) if labels is None else labels, strict=True)
+    ids = list(dict.fromkeys((line, label or None) for line, label in pairs if line))
     if not ids:
         raise UserError(f"{expected}, which has no ids. Leave data.{key} out, or set it to null.")
     return ids
@@ -116,13 +139,39 @@ def _header(path: Path, column: str) -> list[str]:
     return header_of(path, find_separator(path, (column,)))
 
 
+def _chosen(
+    table: pd.DataFrame, wanted: list[tuple[str, str | None]], left_out: Sequence[str] = ()
+) -> tuple[pd.Series, list[str], list[str]]:
+    """Which rows `wanted` means: those of an id, or of id and label where an id is there twice.
+
+    Args:
+        table: `id` and `name`, the class, a row a photo.
+        wanted: Ids, with their labels where these are known.
+        left_out: Ids of photos that are no longer in the table.
+
+    Returns:
+        `(n,)` bool over the rows, the ids that mean none (as they are shown), and those without a
+        label that mean several.
+    """
+    counts, all_counts = Counter(table.id), Counter([*table.id, *left_out])
+    rows = list(zip(table.id, table["name"], strict=True))
+    by_both = {(i, label) for i, label in wanted if all_counts[i] > 1 and label is not None}
+    by_id = {i for i, label in wanted if (i, label) not in by_both}
+    chosen = pd.Series([row[0] in by_id or row in by_both for row in rows], table.index, bool)
+    unknown = list(dict.fromkeys(i for i, _ in wanted if i not in all_counts))
+    explained = set(left_out)
+    lacking = {pair for pair in by_both - set(rows) if pair[0] not in explained}
+    unknown += [f"{i} ({label})" for i, label in wanted if (i, label) in lacking]
+    several = [i for i, label in wanted if counts[i] > 1 and label is None]
+    return chosen, unknown, several
+
+
 def _tell_unknown(
-    ids: list[str], known: set[str], config: DataConfig, key: str, where: str
+    unknown: list[str], total: int, known: set[str], config: DataConfig, key: str, where: str
 ) -> None:
-    unknown = [photo_id for photo_id in ids if photo_id not in known]
     if not unknown:
         return
-    text = f"{len(unknown)} of {len(ids)} ids in {getattr(config, key)} are not in {where}"
+    text = f"{len(unknown)} of {total} ids in {getattr(config, key)} are not in {where}"
     if config.on_missing == "skip":
         log.warning(f"WARNING: {text}: {examples(unknown)}. They change nothing.")
         return

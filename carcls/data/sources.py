@@ -49,7 +49,9 @@ def _say_what_was_left_out(photos: TrainingPhotos) -> None:
     for photo_id, reason in photos.skipped:
         ids_of[reason].append(photo_id)
     said = [f"{len(ids)} × {reason} ({examples(ids)})" for reason, ids in ids_of.items()]
+    has_folders = any(photo_id.endswith("/") for photo_id, _ in photos.skipped)
+    what = "rows, photos or folders" if has_folders else "rows or photos"
     log.info(
-        f"Left out {len(photos.skipped)} rows or photos, {len(photos.table)} remain: "
+        f"Left out {len(photos.skipped)} {what}, {len(photos.table)} remain: "
         f"{examples(said, _REASONS_SHOWN)}. All are listed in run.json."
     )

@@ -1,31 +1,43 @@
 """Whether a run knows the classes of other data than its own."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from carcls.config import CsvData, DataConfig, FolderData
-from carcls.data.csv_table import SPLIT_NAMES
 from carcls.data.kaggle import SAMPLE_CSV, TRAIN_CSV
-from carcls.data.records import examples, existing_root, read_csv, sorted_class_names, unwrapped
+from carcls.data.layout import SPLIT_NAMES, existing_root, unwrapped
+from carcls.data.records import examples, sorted_class_names
 from carcls.data.sources import SOURCES
+from carcls.data.tables import read_csv
 from carcls.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def check_classes(config: DataConfig, class_names: list[str]) -> None:
-    """Refuses data with labels that a run cannot give; data without labels is any run's.
+    """Refuses data of which a run knows no class; data without labels is any run's.
+
+    Classes that it does not know beside some that it does are said: photos of other things may lie
+    there, and the photos to predict may be of the rest.
 
     Args:
         config: The data to predict.
         class_names: What the run knows.
 
     Raises:
-        UserError: If the data's labels name a class that is not among them.
+        UserError: If none of the data's labels names a class that is among them.
     """
     names, where = labels_in(config)
     unknown = [name for name in names if name not in set(class_names)]
-    if unknown:
+    if unknown and len(unknown) < len(names):
+        log.warning(
+            f"WARNING: {where} has {len(unknown)} of {len(names)} classes that the run does not "
+            f"know: {examples(unknown)}. Photos of them are taken for what it knows."
+        )
+    elif unknown:
         raise UserError(
             f"Expected photos of the classes that the run knows, {examples(class_names, 12)}. "
             f"Received: {where}, with {len(unknown)} that it does not know: {examples(unknown)}. "

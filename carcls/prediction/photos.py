@@ -76,3 +76,18 @@ def likeliest(
             "probability": np.take_along_axis(probs, order, axis=1).ravel().round(6),
         }
     )
+
+
+def with_errors(rows: pd.DataFrame, paths: list[str], errors: dict[int, str]) -> pd.DataFrame:
+    """The same rows with a column `error`, and a row for each photo that could not be opened.
+
+    Args:
+        rows: Of `likeliest`, for the photos that could.
+        paths: All photos, in the order of the result.
+        errors: Index of a photo to why it could not be opened.
+    """
+    bad = pd.DataFrame({"path": [paths[i] for i in errors], "error": list(errors.values())})
+    rows = pd.concat([rows.assign(error=None), bad], ignore_index=True)
+    position = {path: i for i, path in enumerate(paths)}
+    rows = rows.sort_values("path", key=lambda path: path.map(position), kind="stable")
+    return rows.astype({"rank": "Int64"}).reset_index(drop=True)

@@ -20,13 +20,17 @@ from carcls.errors import UserError
 from carcls.prediction.classes import check_classes
 from carcls.prediction.ensemble import Ensemble, load_predictor
 from carcls.prediction.members import as_metrics, describe, different_data, run_dir, validate
-from carcls.prediction.photos import find_photos, likeliest
+from carcls.prediction.photos import find_photos, likeliest, with_errors
 from carcls.prediction.predictor import Predicted, Predictor
 from carcls.prediction.submission import Submission, make_submission, write_submission
 
 log = logging.getLogger(__name__)
 
 _PHOTOS_SHOWN = 20  # on the terminal; the CSV has all
+OUTPUTS = (  # in its directory, unless output= names another place
+    files.RUN, files.METRICS, "submission.csv", "submission_probabilities.csv",
+    "submission_filled.csv", "photos.csv",
+)  # fmt: skip
 _METRICS = ("val_accuracy", "n_val", "members", "test_accuracy", "n_test")  # that it may write
 
 
@@ -44,7 +48,14 @@ def predict(config: PredictConfig, workdir: Path) -> pd.DataFrame:
             "Expected ckpt=RUN, the directory of a trained run (or a .keras file). Received: none."
         )
     _check_outputs(config, workdir)
+    changes = [name for name, value in (config.data or {}).items() if value is not None]
+    if config.images is not None and changes:
+        raise UserError(
+            "Expected images=PATH, loose photos, or other data with data.…, but not both. "
+            f"Received: images={config.images} and {', '.join(f'data.{n}' for n in changes)}."
+        )
     predictor = load_predictor(config.ckpt, config.weights)
+    _set_aside_other(predictor, config, workdir)
     if config.images is not None:
         return _predict_photos(predictor, config, workdir)
     if predictor.members[0].model_path is None:
@@ -94,6 +105,15 @@ def _run(predictor: Predictor | Ensemble, paths: list[str], config: PredictConfi
         )
 
 
+def _set_aside_other(predictor: Predictor | Ensemble, config: PredictConfig, workdir: Path) -> None:
+    """Moves away what other runs, weights or views predicted into the same directory."""
+    before = files.read_json(workdir / files.RUN)
+    now = {"ckpt": config.ckpt, "weights": predictor.shares, "tta": config.tta}
+    if before and any(before.get(name) != value for name, value in now.items()):
+        aside = files.set_aside(workdir, OUTPUTS)
+        log.info(f"{files.shown(workdir)} held another prediction: it is in {files.shown(aside)}.")
+
+
 def _describe(predictor: Predictor | Ensemble) -> dict[str, Any]:
     """Says what an ensemble is made of; returns what `metrics.json` has of it."""
     if not isinstance(predictor, Ensemble):
@@ -116,6 +136,7 @@ def _predict_photos(
     good = [i for i in range(len(paths)) if i not in errors]
     good_paths = [paths[i] for i in good]
     rows = likeliest(good_paths, predicted.probs[good], predictor.class_names, config.top)
+    rows = with_errors(rows, paths, errors)
     output = Path(config.output).expanduser() if config.output else workdir / "photos.csv"
     with files.replacing(output) as temporary:
         rows.to_csv(temporary, index=False)
@@ -129,14 +150,17 @@ def _predict_photos(
             ["photo", "rank", "class", "probability"],
             [
                 [path if rank == 1 else "", str(rank), name, f"{probability:.1%}"]
-                for path, rank, name, probability in shown.itertuples(index=False)
+                for path, rank, name, probability, _ in shown.itertuples(index=False)
             ],
         )
     )
     if notes:
         log.info(opened_in_part(list(notes)) + "\n")
     if reasons:
-        log.info(f"\n{len(reasons)} of {len(paths)} cannot be opened: {examples(reasons)}")
+        log.info(
+            f"\n{len(reasons)} of {len(paths)} cannot be opened: {examples(reasons)}. "
+            "They keep a row without a class."
+        )
     more = f" (the first {_PHOTOS_SHOWN} are shown)" if len(good) > _PHOTOS_SHOWN else ""
     log.info(f"\n{len(good)} photos{more}; all of it in {files.shown(output)}")
     return rows
@@ -160,15 +184,16 @@ def _predict_submission(
     metrics = _describe(predictor)
     roots = different_data(predictor.members) if is_own else []
     if roots:
+        which = ", ".join(dict.fromkeys(roots))
+        if len(set(roots)) == 1:
+            which = f"other photos of {which} or with other labels"
         log.info(
-            f"The runs were trained on different data ({', '.join(roots)}); predicted is that of "
-            f"the first, {data.root}.\n"
+            f"The runs were trained on different data ({which}); predicted is that of the first, "
+            f"{data.root}.\n"
         )
     present = [i for i, path in enumerate(test.paths) if path is not None]
     predicted = _run(predictor, [test.paths[i] for i in present], config)
-    reason_of = dict.fromkeys(
-        (test.ids[i] for i in set(range(len(test.ids))) - set(present)), "no photo of that Id"
-    )
+    reason_of = dict(test.reasons)
     reason_of |= {test.ids[present[row]]: reason for row, reason in predicted.errors.items()}
     probs_of = {
         test.ids[i]: predicted.probs[row]

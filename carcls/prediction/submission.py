@@ -111,9 +111,9 @@ def write_submission(submission: Submission, path: Path) -> list[Path]:
     filled = path.with_name(f"{path.stem}_filled.csv")
     if len(submission.filled):
         files.append((filled, submission.filled))
-    else:
-        filled.unlink(missing_ok=True)  # of an earlier prediction, no longer true
     for file, table in files:
         with replacing(file) as temporary:
             table.to_csv(temporary, index=False)
+    if not len(submission.filled):
+        filled.unlink(missing_ok=True)  # of an earlier prediction, no longer true
     return [file for file, _ in files]

@@ -114,6 +114,10 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
     }
     files.write_json(workdir / files.RUN, {**run_facts, "status": "running"})
     log.info(report.plan(config, session.inputs, session.model, device))
+    if config.backbone.weights == "none" and not any(
+        stage.trainable for stage in config.finetune.stages.values()
+    ):
+        log.warning("WARNING: the backbone has random weights, and no stage trains it.\n")
     for change in changes:
         log.info(f"data.refit has no validation photos, so {change}.")
 
