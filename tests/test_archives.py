@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from carcls.data import archives
+from carcls.data import archive_members, archive_room
 from carcls.data.archives import (
     ARCHIVE_SUFFIXES,
     default_cache_dir,
@@ -447,8 +447,8 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, cache):
 
 @pytest.mark.parametrize("how", ["one member says so", "many do", "the header of one"])
 def test_a_tar_bomb_is_refused_while_it_is_unpacked(tmp_path, cache, monkeypatch, how):
-    monkeypatch.setattr(archives, "_ALWAYS_ALLOWED_BYTES", 1_000_000)
-    monkeypatch.setattr(archives, "_MAX_HEADER_BYTES", 4_000_000)
+    monkeypatch.setattr(archive_room, "_ALWAYS_ALLOWED_BYTES", 1_000_000)
+    monkeypatch.setattr(archive_members, "_MAX_HEADER_BYTES", 4_000_000)
     members = [member(f"{i}.jpg", bytes(300_000)) for i in range(20 if how == "many do" else 1)]
     if how == "one member says so":
         members += [member("big.jpg", bytes(9_000_000))]
@@ -473,7 +473,7 @@ def test_a_zip_whose_members_share_their_bytes_is_refused(tmp_path, cache):
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_too_many_members_are_refused(tmp_path, cache, monkeypatch, kind):
-    monkeypatch.setattr(archives, "_MAX_MEMBERS", 5)
+    monkeypatch.setattr(archive_room, "_MAX_MEMBERS", 5)
     names = [f"{i}.jpg" for i in range(9)]
     if kind == "zip":
         archive = write_zip(tmp_path / "in" / "a.zip", dict.fromkeys(names, b"x"))

@@ -19,6 +19,7 @@ LAYERS = [
     ["models"],
     ["plots"],
     ["training", "prediction"],
+    ["trained_run"],
     ["api"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
