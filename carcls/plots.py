@@ -1,25 +1,32 @@
 """Pictures: arrays in, files out."""
 
+import io
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # no window, whatever the machine has
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 _TRAIN, _VAL, _BEST = "#7a8ba8", "#d1495b", "#2a9d5c"
 
 
 def plot_curves(history: pd.DataFrame, best_epoch: int, title: str, path: Path) -> None:
     """Writes `draw_curves` as a PNG file."""
-    figure = draw_curves(history, best_epoch, title)
-    figure.savefig(path, format="png")
-    plt.close(figure)
+    draw_curves(history, best_epoch, title).savefig(path, format="png")
 
 
-def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> plt.Figure:
+class Picture(Figure):
+    """A figure apart from pyplot, which would choose a window and keep it; notebooks show it."""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.savefig(png, format="png")
+        return png.getvalue()
+
+
+def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> Picture:
     """Loss and accuracy over all stages on one axis of epochs.
 
     Stages are shaded in turn and named; the kept epoch is marked. A history without validation
@@ -31,11 +38,10 @@ def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> plt.Figur
         title: Above the picture.
 
     Returns:
-        A figure, for the caller to save and close.
+        A figure, for the caller to save or to show.
     """
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(10, 7), sharex=True, layout="constrained", dpi=120
-    )
+    figure = Picture(figsize=(10, 7), layout="constrained", dpi=120)
+    top, bottom = figure.subplots(2, 1, sharex=True)
     for axis, name in ((top, "accuracy"), (bottom, "loss")):
         _shade_stages(axis, history)
         axis.plot(history.epoch, history[name], color=_TRAIN, marker=".", label="train (augmented)")
@@ -60,7 +66,7 @@ def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> plt.Figur
         axis.set_ylabel(name)
         axis.grid(axis="y", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    top.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+    top.yaxis.set_major_formatter(PercentFormatter(1.0))
     _name_stages(top, history)
     figure.legend(
         *top.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
@@ -69,7 +75,7 @@ def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> plt.Figur
     bottom.set_ylim(0, min(highest, 4 * history.loss.iloc[0]) * 1.05)
     bottom.set_xlabel("epoch")
     bottom.set_xlim(0.5, len(history) + 0.5)
-    bottom.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.suptitle(title)
     return figure
 
@@ -80,13 +86,13 @@ def _stages(history: pd.DataFrame) -> list[tuple[str, int, int]]:
     return [(name, epochs.min(), epochs.max()) for name, epochs in groups]
 
 
-def _shade_stages(axis: plt.Axes, history: pd.DataFrame) -> None:
+def _shade_stages(axis: Axes, history: pd.DataFrame) -> None:
     for index, (_, first, last) in enumerate(_stages(history)):
         if index % 2:
             axis.axvspan(first - 0.5, last + 0.5, color="black", alpha=0.05, linewidth=0)
 
 
-def _name_stages(axis: plt.Axes, history: pd.DataFrame) -> None:
+def _name_stages(axis: Axes, history: pd.DataFrame) -> None:
     for index, (name, first, last) in enumerate(_stages(history)):
         axis.text(
             (first + last) / 2,

@@ -1,7 +1,13 @@
-import matplotlib.pyplot as plt
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from carcls.plots import draw_curves, plot_curves
@@ -21,7 +27,7 @@ def history() -> pd.DataFrame:
     )
 
 
-def texts(axis: plt.Axes) -> list[str]:
+def texts(axis: Axes) -> list[str]:
     return [text.get_text().strip() for text in axis.texts]
 
 
@@ -38,7 +44,6 @@ def test_curves_show_all_epochs_stages_and_the_kept_one(history):
         (shaded,) = axis.patches
         assert shaded.get_x() == 3.5
         assert shaded.get_width() == 2.0
-    plt.close(figure)
 
 
 def test_a_loss_that_ran_away_does_not_flatten_the_rest(history):
@@ -46,7 +51,6 @@ def test_a_loss_that_ran_away_does_not_flatten_the_rest(history):
     history.loc[4, "loss"] = np.nan
     figure = draw_curves(history, best_epoch=3, title="")
     assert figure.axes[1].get_ylim()[1] < 10
-    plt.close(figure)
 
 
 def test_one_epoch_is_a_picture_too(history, tmp_path):
@@ -54,7 +58,6 @@ def test_one_epoch_is_a_picture_too(history, tmp_path):
     plot_curves(history.head(1), 1, "one", path)
     with Image.open(path) as image:
         assert (image.format, image.size) == ("PNG", (1200, 840))
-    assert plt.get_fignums() == []
 
 
 def test_without_validation_photos_there_is_one_curve_and_it_says_whose_number_is_kept(history):
@@ -65,4 +68,18 @@ def test_without_validation_photos_there_is_one_curve_and_it_says_whose_number_i
     assert texts(loss) == ["kept: epoch 5, 0.400 (train)"]
     assert [line.get_label() for line in accuracy.lines[:1]] == ["train (augmented)"]
     np.testing.assert_array_equal(accuracy.lines[0].get_xydata()[:, 1], history.accuracy)
-    plt.close(figure)
+
+
+def test_a_notebook_shows_the_picture_and_keeps_its_own_way_of_drawing(history):
+    png = draw_curves(history, 5, "")._repr_png_()
+    with Image.open(io.BytesIO(png)) as image:
+        assert (image.format, image.size) == ("PNG", (1200, 840))
+    code = (
+        "import sys, carcls.api, matplotlib; "
+        "print('matplotlib.pyplot' in sys.modules, matplotlib.get_backend().lower())"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "MPLBACKEND": "svg"}, check=True,
+        capture_output=True, text=True, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert answer.stdout.split() == ["False", "svg"]

@@ -282,7 +282,9 @@ def _finish(session: Session, seconds: float) -> dict[str, Any]:
     }
     val_loader = session.inputs.val(session.config.finetune.stages[row["stage"]])
     if val_loader is not None:
-        probs = predict_probs(load_classifier(session.model_path), val_loader)
+        model = load_classifier(session.model_path)
+        model.run_eagerly = session.config.runtime.eager
+        probs = predict_probs(model, val_loader)
         metrics |= _write_val_predictions(session, val_loader.indices, probs)
     files.write_json(session.workdir / files.METRICS, metrics)
     with files.replacing(session.workdir / files.CURVES) as temporary:
