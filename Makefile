@@ -23,7 +23,7 @@ demo: $(READY)
 	@echo "your photos   $(BIN)/python train.py data=folder data.root=DIR"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check .

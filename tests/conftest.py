@@ -12,6 +12,20 @@ from PIL import Image
 settings.register_profile("carcls", deadline=None)
 settings.load_profile("carcls")
 
+# Files that take a minute or so: begun first, so that no worker is left alone with one at the end.
+LONG = (
+    "test_training", "test_experiments", "test_backbones_in_stages", "test_training_processes",
+    "test_stages", "test_mistakes", "test_backbones", "test_applications", "test_ensemble",
+    "test_prediction", "test_api", "test_notebook",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order of LONG, then the others; within a file the order stays."""
+    rank = {f"{name}.py": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
 COLOURS = {"007": (200, 40, 40), "12": (40, 180, 60), "red, wide": (50, 70, 210)}
 
 
