@@ -19,7 +19,8 @@ def test_the_same_seed_gives_the_same_history(tmp_path):
         command = [
             sys.executable, str(ROOT / "train.py"), f"data.root={root}", "finetune=full",
             "finetune.stages.all.epochs=2", "finetune.stages.all.trainable=0.1", "image_size=32",
-            "backbone=efficientnetlite0", "batch_size=4", "runtime.deterministic=true", f"hydra.run.dir={tmp_path / run}",
+            "backbone=efficientnetlite0", "batch_size=4", "runtime.deterministic=true",
+            f"hydra.run.dir={tmp_path / run}",
         ]  # fmt: skip
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
         history = pd.read_csv(tmp_path / run / "history.csv")
