@@ -277,6 +277,9 @@ def test_what_other_runs_predicted_into_the_same_directory_is_moved_aside(
 ):
     predicted(validated, "a", workdir=tmp_path)
     of_one = (tmp_path / "submission_probabilities.csv").read_text()
+    with pytest.raises(UserError, match="which matches no file"):
+        predicted(validated, "ab", "images=gone.png", workdir=tmp_path)
+    assert not (tmp_path / "earlier_1").exists(), "after a mistake all is as it was"
     with caplog.at_level("INFO"):
         predicted(validated, "ab", workdir=tmp_path)
     assert (tmp_path / "earlier_1" / "submission_probabilities.csv").read_text() == of_one

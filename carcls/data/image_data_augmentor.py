@@ -9,8 +9,7 @@ as in the original: a notebook shows no log.
 import copy
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from carcls.console import progress_bar
+from carcls.data.augmentor_arguments import NORMALISE, Flow, checked_seed, refuse
 from carcls.data.images import list_photos
 from carcls.data.loader import Loader, Photos, default_workers
 from carcls.data.photo_batches import PhotoBatches
@@ -25,34 +25,8 @@ from carcls.data.records import examples
 from carcls.data.transforms import Augment, seeded
 from carcls.errors import UserError
 
-_CLASS_MODES = ("categorical", "sparse", "binary", None)
 # Names that Keras takes for photos; of these alone it takes the shares of validation_split.
 _KERAS_ENDINGS = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
-_NORMALISE = "Normalise with preprocess_input=, or inside the network."
-_SHOW = "No photo is written to disk; show_data() shows them."
-# Arguments of the original that have one meaning here: its name, the value it may have, and why.
-_FIXED: dict[str, tuple[Any, str]] = {
-    "featurewise_center": (False, _NORMALISE),
-    "samplewise_center": (False, _NORMALISE),
-    "featurewise_std_normalization": (False, _NORMALISE),
-    "samplewise_std_normalization": (False, _NORMALISE),
-    "zca_whitening": (False, _NORMALISE),
-    "augment_mode": ("image", "Masks are not supported."),
-    "input_augment_mode": ("image", "Masks are not supported."),
-    "label_augment_mode": (None, "Labels are classes, which are not augmented."),
-    "preprocess_labels": (None, "Labels are classes; change them in the dataframe."),
-    "augment_seed": (None, "Augmentation and order follow seed=."),
-    "data_format": ("channels_last", "Batches are (photos, height, width, 3)."),
-    "dtype": ("float32", "Batches are float32."),
-    "color_mode": ("rgb", "Every photo is opened as RGB."),
-    "interpolation": (None, "Photos shrink by area and grow by cubic interpolation."),
-    "keep_aspect_ratio": (False, "Photos are resized to the square, their aspect is not kept."),
-    "follow_links": (False, "Links to folders are not followed."),
-    "weight_col": (None, "Weigh classes with class_weight= of fit."),
-    "save_to_dir": (None, _SHOW),
-    "save_prefix": ("", _SHOW),
-    "save_format": ("png", _SHOW),
-}
 
 
 class ImageDataAugmentor:
@@ -94,7 +68,7 @@ class ImageDataAugmentor:
         workers: int | None = None,
         **others: Any,
     ) -> None:
-        _refuse("ImageDataAugmentor", others)
+        refuse("ImageDataAugmentor", others)
         if augment is not None:
             seeded(augment)  # says so when it is nothing of albumentations
         validation_split = validation_split or 0.0
@@ -104,7 +78,7 @@ class ImageDataAugmentor:
                 f"Received: validation_split={validation_split}"
             )
         self.augment = copy.deepcopy(augment)  # its random state is set anew for every photo
-        self.seed = _checked_seed(seed)
+        self.seed = checked_seed(seed)
         self.validation_split = validation_split
         self.rescale = rescale
         self.preprocess_input = preprocess_input
@@ -144,8 +118,8 @@ class ImageDataAugmentor:
         Raises:
             UserError: If an argument has a wrong value, or there are no such photos.
         """
-        _refuse("flow_from_directory", others)
-        flow = _Flow(target_size, class_mode, batch_size, shuffle, self._seed_or(seed), subset)
+        refuse("flow_from_directory", others)
+        flow = Flow(target_size, class_mode, batch_size, shuffle, self._seed_or(seed), subset)
         root = Path(directory).expanduser()
         class_names = _class_folders(root, classes)
         start, stop = self._share(subset)
@@ -200,8 +174,8 @@ class ImageDataAugmentor:
         Raises:
             UserError: If an argument has a wrong value, or the dataframe is not as it says.
         """
-        _refuse("flow_from_dataframe", others)
-        flow = _Flow(target_size, class_mode, batch_size, shuffle, self._seed_or(seed), subset)
+        refuse("flow_from_dataframe", others)
+        flow = Flow(target_size, class_mode, batch_size, shuffle, self._seed_or(seed), subset)
         names = _strings(dataframe, x_col, "x_col")
         folder = Path(directory or "").expanduser()
         table = pd.DataFrame({"filename": names, "path": [str(folder / name) for name in names]})
@@ -226,7 +200,7 @@ class ImageDataAugmentor:
 
     def _seed_or(self, seed: int | None) -> int:
         """`seed`, or the constructor's, or another one every time."""
-        seed = self.seed if seed is None else _checked_seed(seed)
+        seed = self.seed if seed is None else checked_seed(seed)
         return int(np.random.SeedSequence().entropy % 2**32) if seed is None else seed
 
     def _share(self, subset: str | None) -> tuple[float, float]:
@@ -242,7 +216,7 @@ class ImageDataAugmentor:
         return (0.0, split) if subset == "validation" else (split, 1.0)
 
     def _batches(
-        self, table: pd.DataFrame, class_names: list[str], where: str, flow: "_Flow"
+        self, table: pd.DataFrame, class_names: list[str], where: str, flow: Flow
     ) -> PhotoBatches:
         if flow.class_mode == "binary" and len(class_names) != 2:
             raise UserError(
@@ -306,7 +280,7 @@ class ImageDataAugmentor:
                 raise UserError(
                     f"Expected augment to keep photos as they are, {photo.shape} of uint8. "
                     f"Received: {augmented.shape} of {augmented.dtype}. "
-                    f"Resize with target_size=. {_NORMALISE}"
+                    f"Resize with target_size=. {NORMALISE}"
                 )
             return augmented
 
@@ -341,67 +315,6 @@ class ImageDataAugmentor:
             return photos, table, unreadable
         photos, good = photos.without_errors()
         return photos, table[good].reset_index(drop=True), unreadable
-
-
-def _refuse(where: str, others: Mapping[str, Any]) -> None:
-    """What cannot be done is said by name; the original's own defaults pass."""
-    for name, value in others.items():
-        if name not in _FIXED:
-            raise UserError(
-                f"Expected arguments that {where} takes. Received: {name}={value!r}, which it does "
-                "not know. Photos are changed by augment=, a pipeline of albumentations."
-            )
-        allowed, why = _FIXED[name]
-        if value is not None and value != allowed:
-            raise UserError(f"Expected {where} without {name}=. Received: {name}={value!r}. {why}")
-
-
-@dataclass(frozen=True)
-class _Flow:
-    """What both `flow_from_…` are told, checked."""
-
-    target_size: tuple[int, int]
-    class_mode: str | None
-    batch_size: int
-    shuffle: bool
-    seed: int
-    subset: str | None
-
-    def __post_init__(self) -> None:
-        if self.class_mode not in _CLASS_MODES:
-            raise UserError(
-                "Expected class_mode to be categorical, sparse, binary or None. Received: "
-                f"class_mode={self.class_mode!r}. This project's networks tell classes apart."
-            )
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise UserError(
-                "Expected batch_size to be a whole number above 0. "
-                f"Received: batch_size={self.batch_size}"
-            )
-        if self.subset not in ("training", "validation", None):
-            raise UserError(
-                "Expected subset to be training, validation or None. "
-                f"Received: subset={self.subset!r}"
-            )
-        size = self.target_size
-        if not isinstance(size, tuple | list) or len(size) != 2 or not 1 <= size[0] == size[1]:
-            raise UserError(
-                "Expected target_size to be a square of pixels, such as (224, 224): photos are "
-                f"squares here. Received: target_size={size}"
-            )
-
-    @property
-    def size(self) -> int:
-        """Side of the square in pixels."""
-        return int(self.target_size[0])
-
-
-def _checked_seed(seed: int | None) -> int | None:
-    if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
-        raise UserError(
-            f"Expected seed to be a whole number of at least 0, or None. Received: seed={seed!r}"
-        )
-    return None if seed is None else int(seed)
 
 
 def _class_folders(root: Path, classes: Sequence[str] | None) -> list[str]:
@@ -481,7 +394,7 @@ def _of_known_classes(table: pd.DataFrame, y_col: str | None) -> pd.DataFrame:
     return table[~others]
 
 
-def _found(table: pd.DataFrame, class_names: list[str], flow: _Flow) -> str:
+def _found(table: pd.DataFrame, class_names: list[str], flow: Flow) -> str:
     if flow.class_mode is None:
         order = (
             "\nThe order is shuffled: predictions will not be in that of .filenames; "

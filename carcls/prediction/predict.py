@@ -27,7 +27,7 @@ from carcls.prediction.submission import Submission, make_submission, write_subm
 log = logging.getLogger(__name__)
 
 _PHOTOS_SHOWN = 20  # on the terminal; the CSV has all
-OUTPUTS = (  # in its directory, unless output= names another place
+_OUTPUTS = (  # in its directory, unless output= names another place
     files.RUN, files.METRICS, "submission.csv", "submission_probabilities.csv",
     "submission_filled.csv", "photos.csv",
 )  # fmt: skip
@@ -55,7 +55,6 @@ def predict(config: PredictConfig, workdir: Path) -> pd.DataFrame:
             f"Received: images={config.images} and {', '.join(f'data.{n}' for n in changes)}."
         )
     predictor = load_predictor(config.ckpt, config.weights)
-    _set_aside_other(predictor, config, workdir)
     if config.images is not None:
         return _predict_photos(predictor, config, workdir)
     if predictor.members[0].model_path is None:
@@ -110,7 +109,7 @@ def _set_aside_other(predictor: Predictor | Ensemble, config: PredictConfig, wor
     before = files.read_json(workdir / files.RUN)
     now = {"ckpt": config.ckpt, "weights": predictor.shares, "tta": config.tta}
     if before and any(before.get(name) != value for name, value in now.items()):
-        aside = files.set_aside(workdir, OUTPUTS)
+        aside = files.set_aside(workdir, _OUTPUTS)
         log.info(f"{files.shown(workdir)} held another prediction: it is in {files.shown(aside)}.")
 
 
@@ -137,6 +136,7 @@ def _predict_photos(
     good_paths = [paths[i] for i in good]
     rows = likeliest(good_paths, predicted.probs[good], predictor.class_names, config.top)
     rows = with_errors(rows, paths, errors)
+    _set_aside_other(predictor, config, workdir)  # now that no mistake can follow
     output = Path(config.output).expanduser() if config.output else workdir / "photos.csv"
     with files.replacing(output) as temporary:
         rows.to_csv(temporary, index=False)
@@ -203,6 +203,7 @@ def _predict_submission(
     submission = make_submission(
         test.ids, probs_of, reason_of, info.class_names, info.class_counts, test.columns
     )
+    _set_aside_other(predictor, config, workdir)
     output = Path(config.output).expanduser() if config.output else workdir / "submission.csv"
     written = write_submission(submission, output)
     notes = {test.ids[present[row]]: note for row, note in sorted(predicted.notes.items())}

@@ -66,11 +66,6 @@ class Inputs:
         paths, mode = self.photos.paths, self.photos.resize_mode
         return self._loader(Photos(paths, size, mode), self.is_val, stage)
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether the decoded photos are kept, or decoded anew in every epoch."""
-        return _fits_in_memory(self.photos, self.config)
-
     def class_counts(self) -> list[int]:
         """Training photos of each class."""
         labels = self.records.table.label.to_numpy()[~self.is_val]
@@ -81,7 +76,7 @@ class Inputs:
         if size != self.photos.size:
             self.photos.pixels = None  # room for the new ones
             self.photos = Photos(self.photos.paths, size, self.photos.resize_mode)
-            if self.in_memory:
+            if _fits_in_memory(self.photos, self.config):
                 _decode(self.photos, True, self._workers)
 
     def _loader(
