@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from carcls.config import to_config
 from carcls.data.transforms import build_augment
-from tests.test_config import composed, options
+from tests.test_config import composed, options, told
 from tests.test_transforms import GREY, noise, policy
 
 SIDE = 600
@@ -162,3 +163,76 @@ def test_composing_a_policy_keeps_its_name_and_the_order_of_its_steps(name):
     composition = composed(f"augmentation={name}").augmentation
     assert composition.name == name == Path(name).stem
     assert list(composition.train) == list(policy(name))
+
+
+def test_strong_has_the_steps_of_its_sources():
+    steps = policy("strong")
+    assert list(steps) == ["crop", "flip", "colour", "trivial", "erase"]
+    assert steps["crop"] == {
+        "type": "RandomResizedCrop", "p": 1.0, "scale": [0.5, 1.0], "ratio": [0.75, 1.3333],
+        "interpolation": "linear",
+    }  # fmt: skip
+    assert list(steps["trivial"]["steps"]) == [
+        "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "posterize",
+        "solarize", "autocontrast", "equalize", "sharpness", "brightness", "contrast", "saturation",
+    ]  # fmt: skip
+    assert {step["p"] for step in steps["trivial"]["steps"].values()} == {1.0}
+    assert steps["erase"] == {
+        "type": "Erasing", "p": 0.25, "scale": [0.02, 0.25], "ratio": [0.3, 3.3], "fill": "random",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "limit"), [("shear_x", "shear", 17), ("rotate", "angle", 30)]
+)
+def test_strong_draws_strengths_uniformly_from_both_sides(step, name, limit):
+    away = moves(build_augment({"one": policy("strong")["trivial"]["steps"][step]}), 60)[name]
+    assert 0.8 * limit < np.abs(away).max() < 1.02 * limit
+    assert abs(away.mean()) < 0.25 * limit
+    assert abs((np.abs(away) < limit / 2).mean() - 0.5) < 0.2
+
+
+def test_strong_erases_a_quarter_of_the_photos():
+    augment = build_augment({"erase": policy("strong")["erase"]})
+    shares = np.array([(augment(GREY, seed) != 128).any(axis=2).mean() for seed in range(1000)])
+    erased = shares[shares > 0]
+    assert 210 < len(erased) < 290
+    assert 0.019 < erased.min() < 0.03
+    # A quarter of a square; of this oblong, what fits at any ratio: 0.3 × 80 × 80 of 80 × 100.
+    assert 0.23 < erased.max() < 0.242
+
+
+@pytest.mark.parametrize("name", options("augmentation"))
+def test_every_policy_says_how_photos_are_kept_and_mixed(name):
+    config = to_config(
+        composed(f"augmentation={name}", "augmentation.mixup=0.2", "augmentation.cutmix=1",
+                 "augmentation.mix_probability=0.5")
+    ).augmentation  # fmt: skip
+    assert (config.mixup, config.cutmix, config.mix_probability) == (0.2, 1.0, 0.5)
+    assert config.mixes
+    config = to_config(composed(f"augmentation={name}")).augmentation
+    assert (config.mixup, config.cutmix, config.mix_probability) == (0.0, 0.0, 1.0)
+    assert not config.mixes
+    assert config.working_scale == (1.15 if name == "strong" else 1.0)
+    assert config.working_size(240) == (276 if name == "strong" else 240)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("working_scale=0.9", "Expected working_scale from 1 to 2, times the network's input. "
+         "Received: working_scale=0.9"),
+        ("working_scale=3", "Received: working_scale=3.0"),
+        ("mixup=-0.1", "Expected mixup from 0 (off) to 100. Received: mixup=-0.1"),
+        ("cutmix=nan", "Expected cutmix from 0 (off) to 100. Received: cutmix=nan"),
+        ("mix_probability=2", "Expected mix_probability to be a share in [0, 1]. "
+         "Received: mix_probability=2.0"),
+    ],
+)  # fmt: skip
+def test_a_wrong_way_of_keeping_or_mixing_photos_is_told(override, text):
+    assert text in told(f"augmentation.{override}")
+
+
+def test_mixing_no_batch_is_no_mixing():
+    overrides = ("augmentation.mixup=0.2", "augmentation.mix_probability=0")
+    assert not to_config(composed(*overrides)).augmentation.mixes

@@ -287,11 +287,62 @@ def test_a_single_step_is_a_pipeline_too():
     np.testing.assert_array_equal(seeded(A.HorizontalFlip(p=1.0))(noise(1), 5), noise(1)[:, ::-1])
 
 
-def test_a_policy_is_the_pipeline_of_its_steps():
-    policy_flip = build_augment({"flip": FLIP, "up": {"type": "HorizontalFlip", "p": 0.3}})
-    pipeline = seeded(A.Compose([A.HorizontalFlip(p=0.5), A.HorizontalFlip(p=0.3)]))
-    for seed in range(50):
-        np.testing.assert_array_equal(policy_flip(noise(1), seed), pipeline(noise(1), seed))
+def test_steps_of_a_seeded_pipeline_are_drawn_apart_from_each_other():
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    grey[:, :2], grey[:2] = 110, grey[:2] + 40
+    lighter = {"brightness_limit": (0.2, 0.2), "contrast_limit": (0, 0), "p": 0.5}
+    augment = seeded(
+        A.Compose(
+            [
+                A.HorizontalFlip(p=0.5),
+                A.VerticalFlip(p=0.5),
+                A.OneOf([A.RandomBrightnessContrast(**lighter), A.Transpose(p=0.5)], p=0.5),
+            ]
+        )
+    )
+    found = [augment(grey, seed).tobytes() for seed in range(2000)]
+    counts = sorted(found.count(picture) for picture in set(found))
+    # Each flip or none: 4 pictures; as often as they are, lightened or turned over instead: 8 more,
+    # of which the turned ones are half as many as there would be if all were different.
+    assert len(counts) == 12 and sum(counts) == 2000
+    assert all(85 < count < 170 for count in counts[:8])
+    assert all(210 < count < 295 for count in counts[8:])
+
+
+@pytest.mark.parametrize("name", ["photo", "strong", "geometric"])
+@pytest.mark.parametrize("side", [20, 24, 31])
+def test_with_a_size_the_photo_always_comes_out_in_it(name, side):
+    augment = build_augment(policy(name), 24)
+    for seed in range(20):
+        assert augment(noise(1, (side, side, 3)), seed).shape == (24, 24, 3)
+
+
+def test_a_photo_that_no_step_brings_to_the_size_is_resized_in_the_end():
+    photo = noise(1, (48, 48, 3))
+    shrunk = cv2.resize(photo[:, ::-1], (20, 20), interpolation=cv2.INTER_AREA)
+    flipped = build_augment({"flip": {**FLIP, "p": 1.0}}, 20)(photo, 3)
+    np.testing.assert_array_equal(flipped, shrunk)
+    crop = {"type": "RandomResizedCrop", "p": 0.0}
+    shrunk = cv2.resize(photo, (20, 20), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(build_augment({"crop": crop}, 20)(photo, 3), shrunk)
+
+
+def test_a_crop_without_a_size_keeps_that_of_the_photo():
+    crop = {"type": "RandomResizedCrop", "p": 1.0, "scale": [0.25, 0.25], "ratio": [1, 1]}
+    photo = noise(1, (32, 32, 3))
+    cropped = build_augment({"crop": crop})(photo, 3)
+    parts = [
+        cv2.resize(photo[y : y + 16, x : x + 16], (32, 32)) for y in range(17) for x in range(17)
+    ]
+    assert sum(np.array_equal(cropped, part) for part in parts) == 1
+
+
+def test_a_crop_takes_no_size_of_its_own():
+    crop = {"type": "RandomResizedCrop", "p": 1.0, "size": [224, 224]}
+    assert mistake(crop=crop) == (
+        "Expected no size in the augmentation step 'crop', since it gives photos the size that the "
+        "network sees. Received: size=(224, 224)"
+    )
 
 
 def test_the_pipeline_that_is_seeded_stays_as_it_was():

@@ -10,10 +10,38 @@ from carcls.config.checks import expect, expect_image_size, expect_one_of
 
 @dataclass(kw_only=True, slots=True)
 class AugmentationConfig:
-    """A policy: an ordered map of named albumentations steps, for training photos only."""
+    """What happens to training photos alone, one by one and in pairs."""
 
     name: str
-    train: dict[str, Any] = field(default_factory=dict)
+    working_scale: float = 1.0  # photos are kept this many times larger than the network's input
+    mixup: float = 0.0  # alpha of MixUp's Beta distribution; 0: off
+    cutmix: float = 0.0  # alpha of CutMix's; 0: off; with both on each takes half of the batches
+    mix_probability: float = 1.0  # share of the batches that are mixed
+    train: dict[str, Any] = field(default_factory=dict)  # a policy: named steps, in order
+
+    def __post_init__(self) -> None:
+        expect(
+            1.0 <= self.working_scale <= 2.0,
+            "working_scale from 1 to 2, times the network's input",
+            working_scale=self.working_scale,
+        )
+        for name in ("mixup", "cutmix"):
+            alpha = getattr(self, name)
+            expect(0.0 <= alpha <= 100.0, f"{name} from 0 (off) to 100", **{name: alpha})
+        expect(
+            0.0 <= self.mix_probability <= 1.0,
+            "mix_probability to be a share in [0, 1]",
+            mix_probability=self.mix_probability,
+        )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels become shares of several classes."""
+        return self.mix_probability > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+    def working_size(self, image_size: int) -> int:
+        """Side of the square that photos are kept at, in pixels, for a network's input."""
+        return round(image_size * self.working_scale)
 
 
 STAGE_CALLBACKS = ("plateau", "early_stopping", "tensorboard")

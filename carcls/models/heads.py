@@ -20,6 +20,7 @@ def avg_dense(features: keras.KerasTensor, head: AvgDenseHead) -> keras.KerasTen
         activation="relu",
         bias_regularizer=keras.regularizers.L2(head.l2_bias),
         activity_regularizer=keras.regularizers.L2(head.l2_activity),
+        dtype="float32",  # float16 is too small for the activity's sum of squares
         name="head_dense",
     )(x)
     return keras.layers.BatchNormalization(name="head_norm2")(x)
