@@ -22,3 +22,7 @@ class PhotoError(Exception):
         super().__init__(f"{path}: {reason}")
         self.path = str(path)
         self.reason = reason
+
+    def __reduce__(self) -> tuple:
+        """Exceptions are pickled by their message alone otherwise; it crosses processes."""
+        return PhotoError, (self.path, self.reason)

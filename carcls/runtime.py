@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 
 from carcls.config import RuntimeConfig
-from carcls.data.loader import default_workers
+from carcls.data.workers import default_workers
 from carcls.errors import UserError
 
 
@@ -15,16 +15,36 @@ def set_up(runtime: RuntimeConfig, seed: int) -> str:
         The device in words.
 
     Raises:
-        UserError: If a GPU is asked for and there is none.
+        UserError: If a GPU is asked for and there is none, or several steps an execution are and
+            the backend has no such thing.
     """
     import keras
 
+    if runtime.steps_per_execution > 1 and keras.backend.backend() == "torch":
+        raise UserError(
+            "Expected runtime.steps_per_execution=1 with KERAS_BACKEND=torch, where Keras runs one "
+            f"step at a time. Received: runtime.steps_per_execution={runtime.steps_per_execution}. "
+            "Leave it at 1, or take another backend."
+        )
     if runtime.deterministic:  # before the backend looks at its devices
         _make_deterministic(keras.backend.backend())
     device = _choose_device(keras.backend.backend(), runtime.device)
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(runtime.precision)
     return device
+
+
+def uses_xla(runtime: RuntimeConfig) -> bool:
+    """Whether training steps are compiled with XLA (on torch: with torch.compile).
+
+    Without it JAX computes every operation of a step on its own, which took three times as long
+    where it was measured; TensorFlow has its graphs, and was faster with those alone.
+    """
+    import keras
+
+    if runtime.jit is None:
+        return keras.backend.backend() == "jax" and not runtime.eager
+    return runtime.jit
 
 
 def _choose_device(backend: str, wanted: str) -> str:

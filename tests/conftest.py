@@ -1,6 +1,7 @@
 """A tiny data set that every test can draw for itself."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,17 @@ LONG = (
     "test_stages", "test_mistakes", "test_backbones", "test_applications", "test_ensemble",
     "test_prediction", "test_api", "test_notebook",
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_its_own(tmp_path_factory):
+    """What is unpacked and decoded goes away with the tests."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("XDG_CACHE_HOME")
+    if before is not None:
+        os.environ["XDG_CACHE_HOME"] = before
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

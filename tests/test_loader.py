@@ -1,7 +1,12 @@
-"""Batches: the same for any number of threads, in memory or not, from any step on."""
+"""Batches: the same for any number of processes, decoded once or not, from any step on."""
 
+import functools
 import itertools
-import threading
+import os
+import re
+import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carcls.data.images import open_photo, resize
-from carcls.data.loader import Loader, Photos, default_workers
+from carcls.data.loader import Loader
+from carcls.data.mixing import mix_batch
+from carcls.data.photos import Photos
 from carcls.data.transforms import build_augment
+from carcls.data.workers import WorkerError, default_workers, workers_for
+from carcls.errors import UserError
 from tests.conftest import draw_photo
 
 SIZE, COUNT = 16, 11
@@ -33,14 +42,14 @@ def paths(tmp_path_factory) -> list[str]:
 def read_photos(paths, keep: bool = False) -> Photos:
     photos = Photos(paths, SIZE)
     if keep:
-        photos.decode_all(keep=True, workers=2, progress=lambda done: None)
+        photos.decode_all(keep=True, workers=0, progress=lambda done: None)
     return photos
 
 
 def make_loader(photos: Photos, **changes) -> Loader:
     arguments = {
         "indices": np.arange(len(photos)), "labels": LABELS, "batch_size": 4, "shuffle": True,
-        "augment": lambda: build_augment(STEPS), "seed": 5, "workers": 2,
+        "augment": build_augment(STEPS), "seed": 5, "workers": 0,
     }  # fmt: skip
     return Loader(photos, **{**arguments, **changes})
 
@@ -60,18 +69,31 @@ def assert_same(these, those) -> None:
 
 @pytest.fixture(scope="module")
 def reference(paths) -> list:
-    """Four epochs, one thread."""
-    return take(make_loader(read_photos(paths), workers=1).from_step(0), 12)
+    """Four epochs, without processes, from the files."""
+    return take(make_loader(read_photos(paths)).from_step(0), 12)
 
 
-@pytest.mark.parametrize("keep", [False, True], ids=["decoded on the fly", "kept in memory"])
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_any_number_of_threads_gives_the_same_batches(paths, reference, workers, keep):
+@pytest.mark.parametrize("keep", [False, True], ids=["from the files", "decoded once"])
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+def test_any_number_of_processes_gives_the_same_batches(paths, reference, workers, keep):
     photos = read_photos(paths, keep)
-    pixels = None if photos.pixels is None else photos.pixels.copy()
-    assert_same(take(make_loader(photos, workers=workers).from_step(0), 12), reference)
+    pixels = photos.pixels.array.copy() if keep else None
+    loader = make_loader(photos, workers=workers)
+    assert_same(take(loader.from_step(0), 12), reference)
+    assert_same(take(loader.from_step(7), 5), reference[7:])  # the same processes go on
+    loader.close()
     if keep:
-        np.testing.assert_array_equal(photos.pixels, pixels)  # augmenting leaves them alone
+        np.testing.assert_array_equal(photos.pixels.array, pixels)  # augmenting leaves them alone
+
+
+def test_large_batches_are_shared_among_the_processes(paths):
+    photos = read_photos(paths * 9)
+    labels = np.arange(len(photos))
+    alone, shared = (
+        make_loader(photos, labels=labels, batch_size=70, workers=workers) for workers in (0, 2)
+    )
+    assert_same(list(shared.epoch(1)), list(alone.epoch(1)))
+    shared.close()
 
 
 @settings(max_examples=15)
@@ -89,15 +111,15 @@ def test_an_epoch_is_its_part_of_the_stream(paths, reference, epoch):
 
 
 def test_a_single_epoch_prepares_no_photo_twice(paths):
-    opened = []
+    asked = []
 
     class Counted(Photos):
-        def __getitem__(self, index):
-            opened.append(index)
-            return super().__getitem__(index)
+        def source(self, index):
+            asked.append(index)
+            return super().source(index)
 
     list(make_loader(Counted(paths, SIZE)).epoch())
-    assert sorted(opened) == list(range(COUNT))
+    assert sorted(asked) == list(range(COUNT))
 
 
 def test_every_epoch_has_another_order_and_other_augmentations(paths):
@@ -153,20 +175,51 @@ def with_damage(paths, tmp_path) -> list[str]:
     return [*paths[:2], str(tmp_path / "empty.jpg"), paths[2], str(tmp_path / "gone.jpg")]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("keep", [False, True])
-def test_unreadable_photos_are_blank_and_noted_with_their_reason(with_damage, keep):
+def test_unreadable_photos_are_black_and_noted_with_their_reason(with_damage, keep, workers):
     photos, done = Photos(with_damage, SIZE), []
-    photos.decode_all(keep=keep, workers=3, progress=done.append)
-    assert done == [1] * 5
+    photos.decode_all(keep=keep, workers=workers, progress=done.append)
+    assert sum(done) == 5
     assert photos.errors == {2: "an empty file", 4: "no such file"}
     assert (photos.pixels is not None) == keep
     assert [bool(photos[i].any()) for i in range(5)] == [True, True, False, True, False]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_next_photo_of_the_batch_stands_in_for_one_that_cannot_be_opened(with_damage, workers):
+    photos = Photos(with_damage, SIZE)
+    loader = make_loader(photos, labels=np.arange(5), batch_size=5, shuffle=False, augment=None,
+                         workers=workers)  # fmt: skip
+    ((images, labels),) = loader.epoch()
+    loader.close()
+    assert labels.tolist() == [0, 1, 3, 3, 0]
+    np.testing.assert_array_equal(images, [photos[i] for i in labels])
+    assert photos.errors == {2: "an empty file", 4: "no such file"}
+
+
+def test_without_labels_a_photo_that_cannot_be_opened_is_black(with_damage):
+    photos = Photos(with_damage, SIZE)
+    ((images, _),) = make_loader(photos, labels=None, batch_size=5, shuffle=False).epoch()
+    assert images.any(axis=(1, 2, 3)).tolist() == [True, True, False, True, False]
+    assert set(photos.errors) == {2, 4}
+
+
+def test_a_photo_that_cannot_be_opened_stops_a_loader_that_is_told_to(with_damage):
+    loader = make_loader(Photos(with_damage, SIZE), labels=np.arange(5), on_error="raise")
+    with pytest.raises(UserError) as told:
+        list(loader.epoch())
+    assert str(told.value) in {
+        f"Expected photos that can be opened. Received: {path} ({reason}). Leave such photos out "
+        "with data.on_error=skip."
+        for path, reason in ((with_damage[2], "an empty file"), (with_damage[4], "no such file"))
+    }
+
+
 @pytest.mark.parametrize("keep", [False, True])
 def test_without_errors_leaves_the_good_photos(with_damage, keep):
     photos = Photos(with_damage, SIZE, "pad")
-    photos.decode_all(keep=keep, workers=2, progress=lambda done: None)
+    photos.decode_all(keep=keep, workers=0, progress=lambda done: None)
     good, which = photos.without_errors()
     assert which.tolist() == [True, True, False, True, False]
     assert list(good.paths) == [with_damage[i] for i in (0, 1, 3)]
@@ -177,55 +230,102 @@ def test_without_errors_leaves_the_good_photos(with_damage, keep):
     assert which.all() and again.pixels is good.pixels and again.paths == good.paths
 
 
-def test_the_memory_that_photos_take_is_known_before(paths):
-    photos = read_photos(paths, keep=True)
-    assert photos.bytes_in_memory() == photos.pixels.nbytes == COUNT * SIZE * SIZE * 3
+def test_a_file_that_is_there_several_times_is_decoded_once(paths):
+    photos = Photos([paths[i] for i in (3, 0, 3, 3, 1)], SIZE)
+    photos.decode_all(keep=True, workers=0, progress=lambda done: None)
+    assert photos.pixels.shape == (3, SIZE, SIZE, 3) and photos.rows.tolist() == [0, 1, 0, 0, 2]
+    for index, path in enumerate(photos.paths):
+        np.testing.assert_array_equal(photos[index], resize(open_photo(path), SIZE))
 
 
-@pytest.mark.parametrize("end", ["closed", "exhausted", "interrupted"])
-def test_a_stream_that_ends_leaves_no_thread(paths, end):
-    before = set(threading.enumerate())
-    loader = make_loader(read_photos(paths), workers=4)
-    stream = loader.epoch() if end == "exhausted" else loader.from_step(0)
+def test_batches_may_be_smaller_than_the_photos_that_they_are_cut_from(paths):
+    steps = {"crop": {"type": "RandomResizedCrop", "p": 1.0, "scale": [0.5, 1.0]}}
+    loader = make_loader(read_photos(paths), augment=build_augment(steps, 12), size=12)
+    assert [images.shape for images, _ in loader.epoch()] == [(4, 12, 12, 3)] * 2 + [(3, 12, 12, 3)]
+
+
+def test_mixed_labels_are_shares_of_classes_and_the_same_from_any_step(paths):
+    mix = functools.partial(mix_batch, mixup=2.0, cutmix=2.0)
+    loader = make_loader(read_photos(paths), num_classes=7, mix=mix)
+    batches = take(loader.from_step(0), 6)
+    assert_same(take(loader.from_step(4), 2), batches[4:])
+    plain = take(make_loader(read_photos(paths), num_classes=7).from_step(0), 6)
+    numbers = take(make_loader(read_photos(paths)).from_step(0), 6)
+    for (images, shares), (whole, ones), (_, labels) in zip(batches, plain, numbers, strict=True):
+        assert (images.dtype, shares.dtype) == (np.uint8, np.float32)
+        np.testing.assert_array_equal(ones, np.eye(7)[labels])
+        np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
+        assert (images != whole).any() == (shares != ones).any()
+    assert sum((shares % 1 > 0).any() for _, shares in batches) >= 4
+
+
+def processes_of(loader: Loader) -> list[int]:
+    return [process.pid for process in loader._processes._processes]
+
+
+def test_a_stream_that_is_given_up_leaves_nothing_for_the_next(paths, reference):
+    loader = make_loader(read_photos(paths), workers=2)
+    stream = loader.from_step(4)
     next(stream)
-    assert set(threading.enumerate()) > before
-    if end == "closed":
-        stream.close()
-    elif end == "exhausted":
-        list(stream)
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            stream.throw(KeyboardInterrupt)
-    assert set(threading.enumerate()) == before
-
-
-def test_a_failure_in_a_thread_reaches_the_caller(paths):
-    def augment(photo, seed):
-        raise RuntimeError("out of order")
-
-    before = set(threading.enumerate())
-    with pytest.raises(RuntimeError, match="out of order"):
-        list(make_loader(read_photos(paths), augment=lambda: augment).epoch())
-    assert set(threading.enumerate()) == before
-
-
-def test_an_interrupted_decoding_opens_no_more_photos(paths):
-    opened = []
-
-    class Counted(Photos):
-        def __getitem__(self, index):
-            opened.append(index)
-            return super().__getitem__(index)
-
-    def stop(done):
-        raise KeyboardInterrupt
-
-    photos = Counted(paths * 50, SIZE)
+    before = processes_of(loader)
     with pytest.raises(KeyboardInterrupt):
-        photos.decode_all(keep=True, workers=1, progress=stop)
-    assert photos.pixels is None and len(opened) < COUNT * 50
+        stream.throw(KeyboardInterrupt)
+    assert_same(take(loader.from_step(0), 3), reference[:3])
+    assert processes_of(loader) == before
+    loader.close()
+    assert_same(take(loader.from_step(0), 3), reference[:3])  # with others
+    loader.close()
 
 
-def test_there_is_a_worker_for_every_core_by_default(paths):
+def test_a_process_that_is_killed_is_named(paths):
+    loader = make_loader(read_photos(paths), workers=2)
+    stream = loader.from_step(0)
+    next(stream)
+    pid = processes_of(loader)[1]
+    os.kill(pid, signal.SIGKILL)
+    started = time.perf_counter()
+    with pytest.raises(WorkerError) as told:
+        list(itertools.islice(stream, 1000))
+    assert time.perf_counter() - started < 5
+    assert f"Received: process {pid}, one of 2, was ended by signal 9 (SIGKILL)." in str(told.value)
+
+
+def augment_that_fails(photo, seed):
+    raise ValueError("out of order")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_failure_reaches_the_caller_with_the_photo(paths, workers):
+    loader = make_loader(read_photos(paths), augment=augment_that_fails, workers=workers)
+    with pytest.raises(RuntimeError, match=r"augmenting .*\.png failed: ValueError: out of order"):
+        list(loader.epoch())
+    loader.close()
+
+
+def test_memory_stays_flat(paths):
+    """Anonymous memory; the batches' own, in a file, is as large as it will be from the start."""
+    loader = make_loader(read_photos(paths, keep=True), workers=1)
+    list(loader.epoch(0))
+    pids = ["self", *processes_of(loader)]
+    sizes = []
+    for first in (1, 26):
+        for epoch in range(first, first + 25):
+            list(loader.epoch(epoch))
+        sizes.append([anonymous_kilobytes(pid) for pid in pids])
+    loader.close()
+    growth = np.subtract(sizes[1], sizes[0])
+    assert (growth < 1024).all()
+
+
+def anonymous_kilobytes(pid) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"RssAnon:\s+(\d+)", status)[1])
+
+
+def test_there_is_a_process_for_every_core_by_default_where_there_is_work_for_it(paths):
     assert default_workers() >= 1
-    assert make_loader(read_photos(paths), workers=None).workers == default_workers()
+    assert workers_for(10_000, None) == default_workers()
+    assert workers_for(COUNT, None) == 0 and workers_for(COUNT, 3) == 3
+    assert make_loader(read_photos(paths), workers=None).workers == 0
+    copied = read_photos(paths, keep=True)
+    assert make_loader(copied, augment=None, workers=3).workers == 0

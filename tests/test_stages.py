@@ -69,7 +69,7 @@ def test_photos_come_in_the_size_and_number_that_a_stage_asks_for(root):
     # Validation at the earlier stage's size does not disturb what the later one trains on.
     (images, labels), *_ = inputs.val(head).epoch()
     assert images.shape == (3, 32, 32, 3)
-    assert inputs.photos.size == 48
+    assert [report.size for report in inputs.cache] == [32, 48]  # nothing is decoded twice
     direct = prepare_inputs(config).val(head)
     np.testing.assert_array_equal(next(direct.epoch())[0], images)
     assert sorted(labels.tolist()) == [0, 1, 2]
@@ -188,7 +188,7 @@ def test_a_photo_that_is_gone_at_a_later_stage_is_left_out_and_told(tmp_path, ca
     listed = json.loads((tmp_path / "run" / "run.json").read_text())["lost"]
     assert sorted(photo["id"] for photo in listed) == sorted(gone.id)
     assert {photo["reason"] for photo in listed} == {"no such file"}
-    assert "WARNING: 2 photos could be opened no longer while training went on" in caplog.text
+    assert "WARNING: 2 photos could not be opened while training went on" in caplog.text
     written = pd.read_csv(tmp_path / "run" / "val_predictions.csv")
     assert len(written) == outcome.metrics["n_val"] == 2
     assert gone.id.iloc[1] not in set(written.id)
@@ -206,17 +206,20 @@ def test_a_stage_that_kept_nothing_is_gone_on_from(root, tmp_path, monkeypatch):
     assert train(config, tmp_path / "run").metrics["kept_epoch"] == 2
 
 
-def test_the_plan_says_who_chose_the_validation_photos_and_which_sizes_stay_in_memory(
-    root, tmp_path
+@pytest.mark.parametrize(
+    ("limit", "how"),
+    [(1, "decoded once (0 MB in the cache)"), (0, "decoded anew in every epoch")],
+)
+def test_the_plan_says_who_chose_the_validation_photos_and_how_photos_are_read(
+    root, tmp_path, limit, how
 ):
     ids = tmp_path / "ids.txt"
     ids.write_text("\n".join(pd.read_csv(root / "train.csv").Id[:3]))
     config = small(
-        root, "finetune.stages.all.image_size=48", "data.memory_limit_gb=0.00005",
-        f"data.val_ids='{ids}'",
+        root, f"data.cache_limit={limit}", f"data.val_ids='{ids}'",
     )  # fmt: skip
     inputs = prepare_inputs(config)
     told = plan(config, inputs, build_classifier(config.backbone, config.head, 3), "CPU")
     told = " ".join(told.split())
     assert "12 to train, 3 to validate (those of data.val_ids), none of 12, red, wide;" in told
-    assert "decoded every epoch at 48 px" in told
+    assert how in told

@@ -49,8 +49,9 @@ def staged(tmp_path_factory):
         file.write("broken.jpg,12\n")
     stages = ["head", "top_half", "top_three_quarters", "all"]
     config = small(
-        root, "runtime.tensorboard=true", *(f"finetune.stages.{name}.epochs=2" for name in stages)
-    )
+        root, "runtime.tensorboard=true", *(f"finetune.stages.{name}.epochs=2" for name in stages),
+        "runtime.steps_per_execution=4",  # of 6 batches to train on and 2 to validate with
+    )  # fmt: skip
     workdir = folder / "run"
     return config, workdir, train(config, workdir)
 

@@ -13,6 +13,7 @@ from carcls.config.data import (
     with_absolute_paths,
 )
 from carcls.config.entry_points import PredictConfig, RuntimeConfig, TrainConfig
+from carcls.config.explore import ExploreConfig
 from carcls.config.network import (
     AvgDenseHead,
     BackboneConfig,
@@ -20,7 +21,13 @@ from carcls.config.network import (
     MaxDenseHead,
     MaxDropoutHead,
 )
-from carcls.config.reading import to_config, to_data_config, to_plain, to_predict_config
+from carcls.config.reading import (
+    to_config,
+    to_data_config,
+    to_explore_config,
+    to_plain,
+    to_predict_config,
+)
 from carcls.config.training import (
     AdamaxOptimizer,
     AdamOptimizer,
@@ -49,6 +56,7 @@ __all__ = [
     "CsvData",
     "DataConfig",
     "DemoData",
+    "ExploreConfig",
     "ExponentialSchedule",
     "FinetuneConfig",
     "FolderData",
@@ -66,6 +74,7 @@ __all__ = [
     "TrainConfig",
     "to_config",
     "to_data_config",
+    "to_explore_config",
     "to_plain",
     "to_predict_config",
     "with_absolute_paths",

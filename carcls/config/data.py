@@ -24,8 +24,9 @@ class DataConfig:
     exclude: str | None = None  # a file of ids to leave out
     val_ids: str | None = None  # a file of ids to validate with, instead of a random share
     refit: bool = False  # train on all photos; no validation number exists
-    cache_dir: str | None = None  # where archives are unpacked; null: ~/.cache/carcls
-    memory_limit_gb: float = 4.0  # decoded photos are kept in memory up to this, then read anew
+    group_near_duplicates: bool = False  # photos that look alike are on one side of the split
+    cache_dir: str | None = None  # of unpacked archives and decoded photos; null: ~/.cache/carcls
+    cache_limit: float = 50.0  # GB of decoded photos that are kept there; 0: read anew each time
 
     def __post_init__(self) -> None:
         for key in _PATHS:
@@ -42,9 +43,9 @@ class DataConfig:
             val_ids=self.val_ids,
         )
         expect(
-            self.memory_limit_gb >= 0,
-            "memory_limit_gb to be 0 or more",
-            memory_limit_gb=self.memory_limit_gb,
+            self.cache_limit >= 0,
+            "cache_limit to be 0 or more gigabytes",
+            cache_limit=self.cache_limit,
         )
 
 

@@ -22,10 +22,11 @@ class RuntimeConfig:
     """The machine's side: nothing here changes what is learnt, except `precision`."""
 
     device: str = "auto"  # auto, cpu, gpu (an error when there is none)
-    workers: int | None = None  # threads that prepare photos; null: one a core
+    workers: int | None = None  # processes that prepare photos; 0: none; null: one a core
     deterministic: bool = False  # bit for bit the same on a repeat, at some cost in speed
     precision: str = "float32"  # float32, mixed_float16, mixed_bfloat16
-    jit: bool = False  # XLA: pays off on long stages, costs a compilation a stage
+    jit: bool | None = None  # XLA; null: on JAX, which has no other compiler, and nowhere else
+    steps_per_execution: int = 1  # batches that run without a look at callbacks and Ctrl-C
     eager: bool = False  # no graph: slow, for looking inside and for tests
     tensorboard: bool = False  # also write TensorBoard events into the run
 
@@ -33,9 +34,20 @@ class RuntimeConfig:
         expect_one_of(("auto", "cpu", "gpu"), device=self.device)
         expect_one_of(("float32", "mixed_float16", "mixed_bfloat16"), precision=self.precision)
         expect(
-            self.workers is None or self.workers >= 1,
-            "workers to be at least 1, or null for one a core",
+            self.workers is None or self.workers >= 0,
+            "workers to be 0 or more, or null for one a core",
             workers=self.workers,
+        )
+        expect(
+            self.steps_per_execution >= 1,
+            "steps_per_execution to be at least 1",
+            steps_per_execution=self.steps_per_execution,
+        )
+        expect(
+            not (self.jit and self.eager),
+            "jit to be null or false with eager=true: XLA compiles a graph, and there is none",
+            jit=self.jit,
+            eager=self.eager,
         )
 
 

@@ -11,6 +11,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from carcls.catalogue import check_preprocessing, find_spec
 from carcls.config.data import CsvData, DataConfig, DemoData, FolderData, KaggleData
 from carcls.config.entry_points import PredictConfig, TrainConfig
+from carcls.config.explore import ExploreConfig
 from carcls.config.network import AvgDenseHead, MaxDenseHead, MaxDropoutHead
 from carcls.config.training import (
     AdamaxOptimizer,
@@ -75,6 +76,15 @@ def to_predict_config(cfg: DictConfig) -> PredictConfig:
     return _fit(PredictConfig, cfg)
 
 
+def to_explore_config(cfg: DictConfig) -> ExploreConfig:
+    """Checks what Hydra composed from conf/explore.yaml.
+
+    Raises:
+        UserError: As `to_config`.
+    """
+    return _fit(ExploreConfig, cfg)
+
+
 def to_data_config(values: dict[str, Any]) -> DataConfig:
     """The data section alone, as a run recorded it or as a caller puts it together.
 
@@ -105,8 +115,8 @@ def _fit(cls: type, cfg: DictConfig, prefix: str = "") -> Any:
         prefix: Of the keys in messages, where `cfg` is a part of the whole.
     """
     schema = OmegaConf.structured(cls)
-    if cls is TrainConfig:
-        for group in OPTIONS:
+    if cls in (TrainConfig, ExploreConfig):
+        for group in OPTIONS.keys() & schema.keys():
             schema[group] = OmegaConf.structured(_option(group, cfg[group].get("name")))
     try:
         return OmegaConf.to_object(OmegaConf.merge(schema, cfg))

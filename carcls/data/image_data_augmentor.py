@@ -19,10 +19,12 @@ import pandas as pd
 from carcls.console import progress_bar
 from carcls.data.augmentor_arguments import NORMALISE, Flow, checked_seed, refuse
 from carcls.data.images import list_photos
-from carcls.data.loader import Loader, Photos, default_workers
+from carcls.data.loader import Loader
 from carcls.data.photo_batches import PhotoBatches
+from carcls.data.photos import Photos
 from carcls.data.records import examples
 from carcls.data.transforms import Augment, seeded
+from carcls.data.workers import workers_for
 from carcls.errors import UserError
 
 # Names that Keras takes for photos; of these alone it takes the shares of validation_split.
@@ -48,7 +50,7 @@ class ImageDataAugmentor:
         augment_validation: Augment photos of `subset="validation"` too, as the original does.
         memory_limit_gb: Decoded photos are kept in memory up to this, in 10⁹ bytes, else read anew
             in each epoch.
-        workers: Threads; one a core by default.
+        workers: Processes that open photos; one a core by default, or 0 for few.
         **others: Other arguments of the original, at the one value they can have here.
 
     Raises:
@@ -84,7 +86,7 @@ class ImageDataAugmentor:
         self.preprocess_input = preprocess_input
         self.augment_validation = augment_validation
         self.memory_limit_gb = memory_limit_gb
-        self.workers = workers or default_workers()
+        self.workers = workers
         self._validation_was_mentioned = False
 
     def flow_from_directory(
@@ -238,9 +240,9 @@ class ImageDataAugmentor:
             None if flow.class_mode is None else table.label.to_numpy(np.int32),
             batch_size=flow.batch_size,
             shuffle=flow.shuffle,
-            augment=None if augment is None else lambda: augment,
+            augment=augment,
             seed=flow.seed,
-            workers=self.workers,
+            workers=0,
         )
         return PhotoBatches(
             loader,
@@ -294,8 +296,8 @@ class ImageDataAugmentor:
         with progress_bar() as bar:
             task = bar.add_task("opening photos", total=len(photos), note="")
             photos.decode_all(
-                keep=photos.bytes_in_memory() <= self.memory_limit_gb * 1e9,
-                workers=self.workers,
+                keep=photos.bytes_decoded() <= self.memory_limit_gb * 1e9,
+                workers=workers_for(len(photos), self.workers),
                 progress=lambda count: bar.advance(task, count),
             )
         if photos.notes:

@@ -1,110 +1,36 @@
-"""Batches of photos, prepared by threads: the same for any number of them.
+"""Batches of photos, prepared by processes: the same for any number of them, none included.
 
 What happens to photo `i` in epoch `e` is a pure function of (seed, e, i), and so is the order.
 """
 
 import itertools
-import os
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
 
-import cv2
 import numpy as np
 
-from carcls.data.images import open_photo, resize
-from carcls.data.transforms import Augment
-from carcls.errors import PhotoError
+from carcls.data.photos import Photos
+from carcls.data.pixels import Pixels
+from carcls.data.preparing import Augment, Part, Preparation
+from carcls.data.workers import Workers, workers_for
+from carcls.errors import UserError
 
-_BATCHES_AHEAD = 4  # enough that the network never waits for the last photo of a batch
+_PART = 16  # photos that a process prepares between two answers, at most
+_MIXING = 1  # a last word of its seeds, so that it does not draw what a photo of that number does
+_PARTS_AHEAD = 3  # for every process, so that it has work while the network thinks
 
+# (images, labels, words of a seed) to (images, labels).
+Mix = Callable[[np.ndarray, np.ndarray, tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
 Batches = Generator[tuple[np.ndarray, np.ndarray | None], None, None]
-
-cv2.setNumThreads(0)  # its own threads would fight the ones below
-
-
-def default_workers() -> int:
-    """One a core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass
-class Photos:
-    """Photos as squares of pixels: read from their files, or kept in memory once decoded.
-
-    Args:
-        paths: The files, in a fixed order.
-        size: Side of the square in pixels.
-        resize_mode: See `carcls.data.images.resize`.
-    """
-
-    paths: Sequence[str]
-    size: int
-    resize_mode: str = "squash"
-    pixels: np.ndarray | None = None  # (n, size, size, 3) uint8 after `decode_all`
-    errors: dict[int, str] = field(default_factory=dict)  # index of a photo to why it is blank
-    notes: dict[int, str] = field(default_factory=dict)  # to what is wrong with one that is shown
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """`(size, size, 3)` uint8; blank, and noted in `errors`, when it cannot be opened."""
-        if self.pixels is not None:
-            return self.pixels[index]
-        notes: list[str] = []
-        try:
-            photo = open_photo(self.paths[index], min_side=self.size, notes=notes)
-        except PhotoError as error:
-            self.errors[index] = error.reason
-            return np.zeros((self.size, self.size, 3), np.uint8)
-        if notes:
-            self.notes[index] = "; ".join(notes)
-        return resize(photo, self.size, self.resize_mode)
-
-    def bytes_in_memory(self) -> int:
-        """What `decode_all(keep=True)` takes."""
-        return len(self) * self.size * self.size * 3
-
-    def decode_all(self, *, keep: bool, workers: int, progress: Callable[[int], None]) -> None:
-        """Opens every photo once: fills `errors` and `notes`, and `pixels` if they are kept.
-
-        Args:
-            keep: Keep the pixels in memory, so that no photo is decoded again.
-            workers: Threads.
-            progress: Called with 1 for every photo done.
-        """
-        pixels = np.empty((len(self), self.size, self.size, 3), np.uint8) if keep else None
-
-        def decode(index: int) -> None:
-            photo = self[index]
-            if pixels is not None:
-                pixels[index] = photo
-
-        with ThreadPoolExecutor(workers) as pool:
-            try:
-                for _ in pool.map(decode, range(len(self))):
-                    progress(1)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        self.pixels = pixels
-
-    def without_errors(self) -> tuple["Photos", np.ndarray]:
-        """The photos that could be opened, and `(n,)` bool, which of these they are."""
-        good = np.ones(len(self), bool)
-        good[list(self.errors)] = False
-        paths = [path for path, is_good in zip(self.paths, good, strict=True) if is_good]
-        pixels = self.pixels if self.pixels is None or good.all() else self.pixels[good]
-        numbers = np.cumsum(good) - 1  # of the good ones among themselves
-        notes = {int(numbers[index]): note for index, note in self.notes.items() if good[index]}
-        return Photos(paths, self.size, self.resize_mode, pixels, notes=notes), good
 
 
 class Loader:
     """Batches of `(images, labels)` over some of the photos, epoch by epoch.
+
+    A photo that cannot be opened is told in `photos.errors`. Where there are labels, the next photo
+    of its batch that can be opened stands in for it, with its label; where there are none, it is
+    black.
 
     Args:
         photos: Where the pixels come from.
@@ -112,9 +38,15 @@ class Loader:
         labels: `(len(photos),)` integer class indices, or None.
         batch_size: Photos a batch; the last batch of an epoch may be smaller.
         shuffle: Draw a new order for every epoch.
-        augment: Builds the augmentation; called once a thread, since a pipeline keeps state.
+        augment: A function of a photo and a seed; pickled if there are processes.
+        size: Side in pixels of what the augmentation gives; None: that of the photos.
         seed: Of the order and of the augmentation.
-        workers: Threads.
+        workers: Processes; 0 prepares photos when they are asked for. None: one a core, or 0 where
+            that is faster.
+        on_error: "raise" stops at a photo that cannot be opened.
+        num_classes: When given, labels are `(batch, num_classes)` float32, 1 for the photo's class.
+        mix: Changes images and such labels, given (seed, epoch, batch, 1); see
+            `carcls.data.mixing`.
     """
 
     def __init__(
@@ -125,9 +57,13 @@ class Loader:
         *,
         batch_size: int,
         shuffle: bool = False,
-        augment: Callable[[], Augment | None] | None = None,
+        augment: Augment | None = None,
+        size: int | None = None,
         seed: int = 0,
         workers: int | None = None,
+        on_error: str = "skip",
+        num_classes: int | None = None,
+        mix: Mix | None = None,
     ) -> None:
         self.photos = photos
         self.indices = np.asarray(indices)
@@ -135,9 +71,15 @@ class Loader:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.augment = augment
+        self.size = photos.size if size is None else size
         self.seed = seed
-        self.workers = workers or default_workers()
-        self._of_thread = threading.local()
+        is_copying = photos.pixels is not None and augment is None  # no work worth a process
+        self.workers = 0 if is_copying else workers_for(len(self.indices), workers)
+        self.on_error = on_error
+        self.num_classes = num_classes
+        self.mix = mix
+        self._batches: Pixels | None = None
+        self._processes: Workers | None = None
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -150,8 +92,11 @@ class Loader:
         return np.random.default_rng([self.seed, epoch]).permutation(self.indices)
 
     def epoch(self, epoch: int = 0) -> Batches:
-        """Yields images `(batch, size, size, 3)` uint8 and labels `(batch,)` int32 or None."""
-        return self._batches(range(epoch * len(self), (epoch + 1) * len(self)))
+        """Yields images `(batch, size, size, 3)` uint8 and labels `(batch,)` int32, or None.
+
+        With `num_classes` labels are `(batch, num_classes)` float32.
+        """
+        return self._stream(range(epoch * len(self), (epoch + 1) * len(self)))
 
     def from_step(self, step: int) -> Batches:
         """Yields the batches from `step` on, without end and without a pause between epochs.
@@ -160,53 +105,99 @@ class Loader:
             step: Batches before it, counted from the first epoch's first: step `s` is batch
                 `s % len(self)` of epoch `s // len(self)`.
         """
-        return self._batches(itertools.count(step))
+        return self._stream(itertools.count(step))
 
-    def _batches(self, steps: Iterable[int]) -> Batches:
-        ahead: deque[tuple[np.ndarray, np.ndarray, list[Future]]] = deque()
+    def close(self) -> None:
+        """Ends the processes; asked for more batches, it starts others."""
+        if self._processes is not None:
+            self._processes.close()
+        self._processes = self._batches = None
+
+    def _open(self) -> tuple[Workers, int]:
+        """The processes, and the parts that they may be ahead."""
+        parts_a_batch = -(-self.batch_size // _PART)
+        ahead = max(1, _PARTS_AHEAD * self.workers)
+        if self._processes is None:
+            # One batch is with the caller, one in the making, the others ahead.
+            slots = 2 + -(-ahead // parts_a_batch) if self.workers else 1
+            batch = min(self.batch_size, len(self.indices))
+            self._batches = Pixels.without_name((slots, batch, self.size, self.size, 3))
+            decoded = self.photos.pixels
+            setup = Preparation(
+                batches=self._batches,
+                decoded=decoded,
+                size=self.photos.size,
+                resize_mode=self.photos.resize_mode,
+                augment=self.augment,
+                seed=self.seed,
+            )
+            files = [pixels.file for pixels in (self._batches, decoded) if pixels is not None]
+            self._processes = Workers("carcls.data.preparing:preparing", setup, self.workers, files)
+        return self._processes, ahead
+
+    def _stream(self, steps: Iterable[int]) -> Batches:
+        processes, ahead = self._open()
+        started: deque[tuple[int, int, np.ndarray, int]] = deque()  # slot, step, indices, parts
+        answers = processes.map(self._parts(steps, started), ahead)
+        try:
+            for told in answers:
+                slot, step, indices, num_parts = started.popleft()
+                for _ in range(num_parts - 1):
+                    told += next(answers)
+                images = self._batches.array[slot, : len(indices)]
+                images, labels = self._without_black(images, indices, told)
+                yield self._with_shares(images, labels, step)
+        finally:
+            answers.close()
+
+    def _parts(self, steps: Iterable[int], started: deque) -> Iterator[Part]:
+        """The parts of every batch in turn; each batch is put into `started` before its first."""
         order_of, order = -1, self.indices
-        with ThreadPoolExecutor(self.workers) as pool:
-            try:
-                for step in steps:
-                    epoch, batch = divmod(step, len(self))
-                    if epoch != order_of:
-                        order_of, order = epoch, self.order(epoch)
-                    indices = order[batch * self.batch_size :][: self.batch_size]
-                    ahead.append(self._start(pool, epoch, indices))
-                    if len(ahead) > _BATCHES_AHEAD:
-                        yield self._finish(*ahead.popleft())
-                while ahead:
-                    yield self._finish(*ahead.popleft())
-            finally:
-                for _, _, futures in ahead:
-                    for future in futures:
-                        future.cancel()
+        slots = self._batches.shape[0]
+        for number, step in enumerate(steps):
+            epoch, batch = divmod(step, len(self))
+            if epoch != order_of:
+                order_of, order = epoch, self.order(epoch)
+            indices = order[batch * self.batch_size :][: self.batch_size]
+            firsts = range(0, len(indices), _PART)
+            started.append((number % slots, step, indices, len(firsts)))
+            for first in firsts:
+                chosen = indices[first : first + _PART].tolist()
+                sources = [self.photos.source(index) for index in chosen]
+                yield Part(
+                    slot=number % slots, first=first, epoch=epoch, indices=chosen, sources=sources
+                )
 
-    def _start(self, pool: ThreadPoolExecutor, epoch: int, indices: np.ndarray):
-        size = self.photos.size
-        images = np.empty((len(indices), size, size, 3), np.uint8)
-        futures = [
-            pool.submit(self._prepare, images, row, epoch, int(index))
-            for row, index in enumerate(indices)
-        ]
-        return images, indices, futures
+    def _with_shares(
+        self, images: np.ndarray, labels: np.ndarray | None, step: int
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The batch with labels as shares of classes, and mixed, where that is asked for."""
+        if labels is None or self.num_classes is None:
+            return images, labels
+        shares = np.eye(self.num_classes, dtype=np.float32)[labels]
+        if self.mix is None:
+            return images, shares
+        return self.mix(images, shares, (self.seed, *divmod(step, len(self)), _MIXING))
 
-    def _finish(self, images: np.ndarray, indices: np.ndarray, futures: list[Future]):
-        for future in futures:
-            future.result()
-        return images, None if self.labels is None else self.labels[indices].astype(np.int32)
-
-    def _prepare(self, images: np.ndarray, row: int, epoch: int, index: int) -> None:
-        photo = self.photos[index]
-        augment = self._augment()
-        if augment is not None:
-            seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
-            photo = augment(photo, int(seed))
-        images[row] = photo
-
-    def _augment(self) -> Augment | None:
-        if self.augment is None:
-            return None
-        if not hasattr(self._of_thread, "augment"):
-            self._of_thread.augment = self.augment()
-        return self._of_thread.augment
+    def _without_black(
+        self, images: np.ndarray, indices: np.ndarray, told: list[tuple[int, Any, Any]]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        images = images.copy()  # the place is used again, and nobody knows what keeps the batch
+        labels = None if self.labels is None else self.labels[indices].astype(np.int32)
+        black = set()
+        for place, error, note in told:
+            self.photos.tell(int(indices[place]), error, note)
+            if error is not None:
+                black.add(place)
+                if self.on_error == "raise":
+                    raise UserError(
+                        "Expected photos that can be opened. Received: "
+                        f"{self.photos.paths[indices[place]]} ({error}). Leave such photos out "
+                        "with data.on_error=skip."
+                    )
+        if labels is not None and len(black) < len(indices):
+            for place in black:
+                others = range(place + 1, place + len(indices))
+                stand_in = next(i % len(indices) for i in others if i % len(indices) not in black)
+                images[place], labels[place] = images[stand_in], labels[stand_in]
+        return images, labels

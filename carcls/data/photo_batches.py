@@ -44,7 +44,7 @@ class PhotoBatches(keras.utils.PyDataset):
         rescale: float | None,
         unreadable: list[tuple[str, str]],
     ) -> None:
-        super().__init__(workers=1, use_multiprocessing=False)  # the loader has its own threads
+        super().__init__(workers=1, use_multiprocessing=False)  # the loader has its own
         self.loader = loader
         self.filenames = filenames
         self.filepaths = list(loader.photos.paths)
@@ -97,7 +97,7 @@ class PhotoBatches(keras.utils.PyDataset):
             batch_size=count,
             augment=whole.augment,
             seed=whole.seed,
-            workers=whole.workers,
+            workers=0,  # batches are asked for in any order, one by one
         )
         (batch,) = part.epoch(epoch)
         return batch

@@ -1,5 +1,6 @@
 """From a photo's bytes to its pixels, also where the file is cut off or damaged."""
 
+import fcntl
 import io
 import logging
 import re
@@ -15,6 +16,28 @@ from PIL import Image
 
 from carcls.data.photo_kinds import RAW, RefusedError, is_raw, why_not_a_photo
 
+
+class OneAtATime:
+    """A lock for threads, and for processes too where they share the file `file`."""
+
+    def __init__(self) -> None:
+        self.file: int | None = None
+        self._lock = threading.RLock()
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+        if self._depth == 1 and self.file is not None:
+            fcntl.lockf(self.file, fcntl.LOCK_EX)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._depth == 1 and self.file is not None:
+            fcntl.lockf(self.file, fcntl.LOCK_UN)
+        self._depth -= 1
+        self._lock.release()
+
+
 # What photos come as. Pillow opens more, EPS for one, for which it would start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 # A photo of more pixels is taken for a decompression bomb (Pillow's own limit, said once).
@@ -26,9 +49,9 @@ _MAX_SCANNED_PIXELS = 20 * _MAX_PIXELS  # of all scans together
 # Where a JPEG's segment begins, also after data, in which FF is followed by 0 or by D0-D7.
 _MARKER = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")
 _JUDGED_SIDE = 128  # at this `min_side` it is judged how much of a photo is there
-# Decoding takes up to 16 bytes a pixel: of photos above this size a process opens one at a time.
+# Decoding takes up to 16 bytes a pixel: of photos above this size one is opened at a time.
 _LARGE_PIXELS = 25_000_000
-ONE_LARGE_PHOTO = threading.RLock()
+ONE_LARGE_PHOTO = OneAtATime()
 # Pillow's usual blocks of 16 MB are kept for each thread once freed; larger ones are given back.
 Image.core.set_block_size(64 << 20)
 _ENOUGH = 0.4  # share of the rows of a photo that is cut off from which on it is worth showing

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carcls.catalogue import BACKBONES
-from carcls.data.images import resize
-from carcls.data.loader import Loader, Photos
+from carcls.data.loader import Loader
+from carcls.data.photos import Photos
 from carcls.errors import UserError
 from carcls.models.probabilities import predict_probs
 from carcls.prediction.tta import has_mirrored, num_views, view_sizes
@@ -149,7 +150,7 @@ class Predictor:
                 array of `(n, height, width, 3)`); resized as the photos that it was trained on.
             tta: Views to average over, see `carcls.prediction.tta`.
             batch_size: Photos that go through the network together.
-            workers: Threads that prepare photos; None: one a core.
+            workers: Processes that open photos; 0: none, None: one a core for more than a few.
             progress: Called with the number of photos done, `num_views(tta)` times for each.
 
         Raises:
@@ -164,11 +165,16 @@ class Predictor:
             self._model = self.load()
         for source in sources:
             loader = Loader(
-                source, np.arange(len(source)), None, batch_size=batch_size, workers=workers
+                source,
+                np.arange(len(source)),
+                None,
+                batch_size=batch_size,
+                workers=0 if isinstance(source, _Arrays) else workers,
             )
-            probs = predict_probs(
-                self._model, loader, progress, with_mirrored=has_mirrored(tta)
-            )  # of one size: every batch has the same shape
+            with closing(loader):
+                probs = predict_probs(
+                    self._model, loader, progress, with_mirrored=has_mirrored(tta)
+                )  # of one size: every batch has the same shape
             predicted.probs += probs / len(sources)
             predicted.errors |= source.errors
             predicted.notes |= source.notes
@@ -203,12 +209,16 @@ class _Arrays:
     arrays: Sequence[np.ndarray] | np.ndarray
     size: int
     resize_mode: str
+    pixels: None = None
     errors: dict[int, str] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.arrays)
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        """`(size, size, 3)` uint8."""
-        return resize(self.arrays[index], self.size, self.resize_mode)
+    def source(self, index: int) -> np.ndarray:
+        """The photo itself."""
+        return self.arrays[index]
+
+    def tell(self, index: int, error: str | None, note: str | None) -> None:
+        """Nothing is wrong with an array."""

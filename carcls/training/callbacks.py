@@ -108,7 +108,7 @@ class History(keras.callbacks.Callback):
         self._learning_rate = float(f"{float(self.model.optimizer.learning_rate):.6g}")  # float32
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._steps += 1
+        self._steps = min(batch + 1, self.steps_per_epoch)  # the last execution may be a short one
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         self._trained = time.perf_counter()
@@ -167,9 +167,9 @@ class ProgressLine(keras.callbacks.Callback):
         if self._bar.disable:
             return
         seconds = time.perf_counter() - self._started
-        rate = self.history.photos_per_epoch * (batch + 1) / self.steps / seconds
-        note = f"{rate:.0f} photos/s"
-        self._bar.update(self._task, completed=batch + 1, note=note)
+        done = min(batch + 1, self.steps)  # with several steps an execution, the last may be short
+        rate = self.history.photos_per_epoch * done / self.steps / seconds
+        self._bar.update(self._task, completed=done, note=f"{rate:.0f} photos/s")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._bar.stop()
@@ -198,13 +198,18 @@ class StopOnSignal(keras.callbacks.Callback):
 
     Use it as a context manager around all stages.
 
+    Args:
+        say: Takes the line.
+        steps_per_execution: Batches that run without a look at this.
+
     Attributes:
         requested: Whether a stop was asked for.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], steps_per_execution: int = 1) -> None:
         super().__init__()
         self.say = say
+        self.steps_per_execution = steps_per_execution
         self.requested = False
         self._before: dict[int, object] = {}
 
@@ -222,9 +227,10 @@ class StopOnSignal(keras.callbacks.Callback):
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        steps = self.steps_per_execution
+        when = "after this batch" if steps == 1 else f"within {steps} batches"
         self.say(
-            "\nStopping after this batch: measuring and saving what was reached. "
-            "Ctrl-C again stops at once."
+            f"\nStopping {when}: measuring and saving what was reached. Ctrl-C again stops at once."
         )
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:

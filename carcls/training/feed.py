@@ -19,13 +19,17 @@ class Feed(keras.utils.PyDataset):
     Args:
         loader: Where the batches come from.
         first_step: The loader's step that is batch 0 here.
+
+    Attributes:
+        error: What went wrong when a batch was asked for.
     """
 
     def __init__(self, loader: Loader, first_step: int = 0) -> None:
-        super().__init__(workers=1, use_multiprocessing=False)  # the loader has its own threads
+        super().__init__(workers=1, use_multiprocessing=False)  # the loader has its own
         self.loader = loader
         self.first_step = first_step
         self._lock = threading.Lock()  # an abandoned iterator of Keras may still be reading ahead
+        self.error: Exception | None = None  # a backend's own error would hide it
         self._stream: Any = None
         self._next = 0
 
@@ -40,12 +44,17 @@ class Feed(keras.utils.PyDataset):
                 self._close()
                 self._stream = self.loader.from_step(self.first_step + index)
             self._next = index + 1
-            return next(self._stream)
+            try:
+                return next(self._stream)
+            except Exception as error:
+                self.error = error
+                raise
 
     def close(self) -> None:
-        """Ends the loader's threads."""
+        """Ends the loader's processes."""
         with self._lock:
             self._close()
+            self.loader.close()
 
     def _close(self) -> None:
         if self._stream is not None:

@@ -1,22 +1,32 @@
 """From the user's photos to the two loaders of a training run. Imports no Keras."""
 
+import functools
 import logging
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from carcls.config import StageConfig, TrainConfig
 from carcls.console import progress_bar
-from carcls.data.loader import Loader, Photos, default_workers
+from carcls.data.loader import Loader
+from carcls.data.mixing import mix_batch
+from carcls.data.photos import Photos, near_duplicates
+from carcls.data.pixel_cache import CacheReport, CacheSettings, decode_once
 from carcls.data.records import TrainingPhotos, examples, opened_in_part
 from carcls.data.sources import read_training_photos
 from carcls.data.split import stratified_split
 from carcls.data.transforms import build_augment
+from carcls.data.workers import workers_for
 from carcls.errors import UserError
 
 log = logging.getLogger(__name__)
+
+# Where photos are not decoded once, each is opened before the split all the same, so that the cache
+# changes nothing; of more than this, those that cannot be opened are told when they are met.
+_OPENED_FIRST = 100_000
 
 
 @dataclass(kw_only=True)
@@ -24,11 +34,10 @@ class Inputs:
     """What a run trains on and validates with.
 
     Attributes:
-        records: All photos that could be opened.
+        records: All photos, but for those that could not be opened.
         is_val: `(n,)` bool over `records.table`; none are True when all of them train.
-        photos: The same photos as pixels, at the size that was asked for last.
-        notes: Photos that were opened only in part, as (id, what was odd).
-        lost: Index of a photo to why it could be opened no longer, later than at the start.
+        photos: The same photos as pixels, at the working size of the first stage.
+        cache: Whether they are decoded once, a report for every size so far.
         fingerprint: Of the data as it was found.
         config: Of the run.
         seconds: What it took to prepare all this.
@@ -37,72 +46,101 @@ class Inputs:
     records: TrainingPhotos
     is_val: np.ndarray
     photos: Photos
-    notes: list[tuple[str, str]]
+    cache: list[CacheReport]
     fingerprint: str
     config: TrainConfig
     seconds: float
-    lost: dict[int, str] = field(default_factory=dict)
+    _other_sizes: dict[tuple[int, bool], Photos] = field(default_factory=dict, repr=False)
+
+    @property
+    def lost(self) -> dict[int, str]:
+        """Index of a photo to why it could not be opened, later than before the split."""
+        return {index: why for photos in self._every for index, why in photos.errors.items()}
+
+    @property
+    def notes(self) -> dict[int, str]:
+        """Index of a photo that was opened only in part to what was odd about it."""
+        return {index: note for photos in self._every for index, note in photos.notes.items()}
+
+    @property
+    def _every(self) -> list[Photos]:
+        return [self.photos, *self._other_sizes.values()]
 
     def train(self, stage: StageConfig) -> Loader:
         """Batches to train on, in the size and number that the stage asks for."""
-        self._resize(stage)
-        self.lost |= self.photos.errors
+        config = self.config
+        size = stage.image_size or config.image_size
+        policy = config.augmentation
+        photos = self._at(policy.working_size(size), of_validation=False)
         return self._loader(
-            self.photos,
+            photos,
             ~self.is_val,
             stage,
             shuffle=True,
-            augment=lambda: build_augment(self.config.augmentation.train),
+            augment=build_augment(policy.train, size),
+            size=size,
+            mix=functools.partial(
+                mix_batch,
+                mixup=policy.mixup,
+                cutmix=policy.cutmix,
+                probability=policy.mix_probability,
+            )
+            if policy.mixes
+            else None,
         )
 
     def val(self, stage: StageConfig) -> Loader | None:
         """Batches to validate with, as a stage sees them; None when all photos train."""
         if not self.is_val.any():
             return None
-        size = stage.image_size or self.config.image_size
-        if self.photos.size == size:
-            return self._loader(self.photos, self.is_val, stage)
-        # After a later stage of another size: not worth decoding the training photos for.
-        paths, mode = self.photos.paths, self.photos.resize_mode
-        return self._loader(Photos(paths, size, mode), self.is_val, stage)
+        photos = self._at(stage.image_size or self.config.image_size, of_validation=True)
+        return self._loader(photos, self.is_val, stage)
 
     def class_counts(self) -> list[int]:
         """Training photos of each class."""
         labels = self.records.table.label.to_numpy()[~self.is_val]
         return np.bincount(labels, minlength=len(self.records.class_names)).tolist()
 
-    def _resize(self, stage: StageConfig) -> None:
-        size = stage.image_size or self.config.image_size
-        if size != self.photos.size:
-            self.photos.pixels = None  # room for the new ones
-            self.photos = Photos(self.photos.paths, size, self.photos.resize_mode)
-            if _fits_in_memory(self.photos, self.config):
-                _decode(self.photos, True, self._workers)
+    def _at(self, size: int, of_validation: bool) -> Photos:
+        """The photos at a size: all, or only those to validate with, where that is less work."""
+        if size == self.photos.size:
+            return self.photos
+        for key in ((size, False), (size, of_validation)):
+            if key in self._other_sizes:
+                return self._other_sizes[key]
+        chosen = np.flatnonzero(self.is_val) if of_validation else np.arange(len(self.photos))
+        paths, mode = self.photos.paths, self.photos.resize_mode
+        some = Photos([paths[index] for index in chosen], size, mode)
+        self.cache.append(_decode(some, self.config))
+        photos = Photos(paths, size, mode, some.pixels)
+        if some.rows is not None:
+            photos.rows = np.full(len(paths), -1)
+            photos.rows[chosen] = some.rows
+        photos.errors = {int(chosen[index]): why for index, why in some.errors.items()}
+        self._other_sizes[size, of_validation] = photos
+        return photos
 
     def _loader(
         self, photos: Photos, chosen: np.ndarray, stage: StageConfig, **options: Any
     ) -> Loader:
+        lost = self.lost
+        indices = np.flatnonzero(chosen)
         return Loader(
             photos,
-            np.array([i for i in np.flatnonzero(chosen) if i not in self.lost], int),
+            indices[~np.isin(indices, list(lost))] if lost else indices,
             self.records.table.label.to_numpy(),
             batch_size=stage.batch_size or self.config.batch_size,
             seed=self.config.seed,
-            workers=self._workers,
+            workers=self.config.runtime.workers,
+            on_error=self.config.data.on_error,
+            # Of mixed photos the labels are shares of classes, and then all labels are written so.
+            num_classes=len(self.records.class_names) if self.config.augmentation.mixes else None,
             **options,
         )
 
-    @property
-    def _workers(self) -> int:
-        return self.config.runtime.workers or default_workers()
-
-
-def _fits_in_memory(photos: Photos, config: TrainConfig) -> bool:
-    return photos.bytes_in_memory() <= config.data.memory_limit_gb * 1e9
-
 
 def prepare_inputs(config: TrainConfig) -> Inputs:
-    """Finds the photos, opens each once, at the first stage's size, and splits them.
+    """Finds the photos, decodes each once, at the first stage's size, and splits them.
 
     Raises:
         UserError: If the data is not as expected, or a photo cannot be opened and
@@ -110,37 +148,38 @@ def prepare_inputs(config: TrainConfig) -> Inputs:
     """
     started = time.perf_counter()
     # A policy's mistakes are told before minutes of decoding.
-    build_augment(config.augmentation.train)
+    build_augment(config.augmentation.train, config.image_size)
     records = read_training_photos(config.data)
     if config.data.refit:
         records.table = records.table.drop(columns="is_val", errors="ignore")
     fingerprint = records.fingerprint()
     first = next(iter(config.finetune.stages.values()))
-    size = first.image_size or config.image_size
+    size = config.augmentation.working_size(first.image_size or config.image_size)
     photos = Photos(records.table.path.tolist(), size, config.data.resize)
-    _decode(photos, _fits_in_memory(photos, config), config.runtime.workers or default_workers())
+    cache = [_decode(photos, config, before_the_split=True)]
     records, photos = _without_unreadable(records, photos, config.data.on_error)
     if photos.notes:
         log.info(opened_in_part([records.table.id.iloc[i] for i in sorted(photos.notes)]))
     return Inputs(
         records=records,
-        is_val=_choose_validation(records, config),
+        is_val=_choose_validation(records, photos, config),
         photos=photos,
-        notes=[(records.table.id.iloc[i], note) for i, note in sorted(photos.notes.items())],
+        cache=cache,
         fingerprint=fingerprint,
         config=config,
         seconds=time.perf_counter() - started,
     )
 
 
-def _choose_validation(records: TrainingPhotos, config: TrainConfig) -> np.ndarray:
+def _choose_validation(records: TrainingPhotos, photos: Photos, config: TrainConfig) -> np.ndarray:
     labels = records.table.label.to_numpy()
     if config.data.refit:
         return np.zeros(len(labels), bool)
     if "is_val" in records.table:
         is_val = records.table.is_val.to_numpy()
     else:
-        is_val = stratified_split(labels, config.data.val_split, config.seed)
+        groups = _groups(photos, config)
+        is_val = stratified_split(labels, config.data.val_split, config.seed, groups)
     for name, count in (("train on", np.sum(~is_val)), ("validate with", np.sum(is_val))):
         if count == 0:
             raise UserError(
@@ -157,17 +196,48 @@ def _choose_validation(records: TrainingPhotos, config: TrainConfig) -> np.ndarr
     return is_val
 
 
-def _decode(photos: Photos, keep: bool, workers: int) -> None:
-    with progress_bar() as bar:
-        task = bar.add_task("opening photos", total=len(photos), note="")
-        photos.decode_all(
-            keep=keep, workers=workers, progress=lambda count: bar.advance(task, count)
-        )
-    if not keep:
+def _groups(photos: Photos, config: TrainConfig) -> np.ndarray | None:
+    """`(n,)` numbers, the same for photos that must not be on both sides of the split."""
+    _, groups = photos.files()
+    if config.data.group_near_duplicates:
+        workers = workers_for(len(photos), config.runtime.workers)
+        with progress_bar() as bar:
+            task = bar.add_task("looking for near duplicates", total=len(photos), note="")
+            groups = near_duplicates(photos, workers, lambda count: bar.advance(task, count))
+        several = np.bincount(groups)[groups] > 1
         log.info(
-            f"{photos.bytes_in_memory() / 1e9:.1f} GB of decoded photos exceed "
-            "data.memory_limit_gb: photos are decoded anew in every epoch."
+            f"{several.sum()} of {len(photos)} photos have near duplicates: in "
+            f"{len(np.unique(groups[several]))} groups, each on one side of the split."
         )
+    return groups if len(np.unique(groups)) < len(photos) else None
+
+
+def _decode(photos: Photos, config: TrainConfig, before_the_split: bool = False) -> CacheReport:
+    data = config.data
+    folder = None if data.cache_dir is None else Path(data.cache_dir).expanduser()
+    settings = CacheSettings(folder=folder, limit_bytes=data.cache_limit * 1e9)
+    num_files = len(set(photos.paths))
+    workers = workers_for(num_files, config.runtime.workers)
+    with progress_bar() as bar:
+        task = bar.add_task("opening photos", total=num_files, note="")
+
+        def progress(count: int) -> None:
+            bar.advance(task, count)
+
+        report = decode_once(photos, settings, workers, progress)
+        if report.state == "off":
+            log.info(
+                f"Photos are read anew in every epoch: decoded to {photos.size} px they would take "
+                f"{report.num_bytes / 1e9:.1f} GB, {report.reason}."
+            )
+            if before_the_split and num_files <= _OPENED_FIRST:
+                photos.decode_all(keep=False, workers=workers, progress=progress)
+            elif before_the_split:
+                log.info(
+                    f"These are more than {_OPENED_FIRST:,} photos: those that cannot be opened "
+                    "are told when they are met, and another one of their batch stands in."
+                )
+    return report
 
 
 def _without_unreadable(

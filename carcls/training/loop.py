@@ -1,8 +1,8 @@
-"""Training: freeze, compile, fit, keep the best, go on from it; stage by stage."""
+"""Training: stage by stage, each going on from the best so far, then what a run leaves behind."""
 
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +11,20 @@ import pandas as pd
 
 from carcls import run as files
 from carcls import runtime
-from carcls.backend import keras
-from carcls.config import StageConfig, TrainConfig, to_plain, with_absolute_paths
+from carcls.backend import keras  # noqa: F401  first, so that it is imported quietly
+from carcls.config import TrainConfig, to_plain, with_absolute_paths
 from carcls.data.records import examples
 from carcls.errors import UserError
-from carcls.models.classifier import (
-    backbone_of,
-    build_classifier,
-    load_classifier,
-    restore_weights,
-    save_classifier,
-)
-from carcls.models.freezing import freeze
+from carcls.models.classifier import build_classifier, load_classifier, restore_weights
 from carcls.models.probabilities import predict_probs, probabilities_table
 from carcls.plots import plot_curves
 from carcls.training import report
-from carcls.training.callbacks import Best, History, KeepWeights, ProgressLine, StopOnSignal
-from carcls.training.feed import Feed
+from carcls.training.callbacks import Best, History, StopOnSignal
 from carcls.training.inputs import Inputs, prepare_inputs
-from carcls.training.optimizers import build_optimizer, schedule_callbacks
 from carcls.training.refit import without_validation
+from carcls.training.stages import Session, run_stage
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class StageResult:
-    """What one stage reached, as `metrics.json` lists it."""
-
-    name: str
-    epochs: int
-    val_accuracy: float | None  # of its best epoch; None without validation photos
-    seconds: float
 
 
 @dataclass(kw_only=True)
@@ -58,27 +40,6 @@ class Outcome:
     workdir: Path
     metrics: dict[str, Any]
     interrupted: bool
-
-
-@dataclass(kw_only=True)
-class Session:
-    """One run while it trains: everything that goes through all of its stages."""
-
-    config: TrainConfig
-    workdir: Path
-    inputs: Inputs
-    model: keras.Model
-    info: files.ModelInfo
-    best: Best
-    history: History
-    stages: list[StageResult] = field(default_factory=list)
-
-    @property
-    def model_path(self) -> Path:
-        return self.workdir / files.MODEL
-
-    def save(self) -> None:
-        save_classifier(self.model, self.info, self.model_path)
 
 
 def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> Outcome:
@@ -110,9 +71,10 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
         "config": to_plain(config),
         "changed": changes,
         "skipped": [{"id": i, "reason": r} for i, r in session.inputs.records.skipped],
-        "notes": [{"id": i, "note": n} for i, n in session.inputs.notes],
     }
-    files.write_json(workdir / files.RUN, {**run_facts, "status": "running"})
+    files.write_json(
+        workdir / files.RUN, {**run_facts, **_facts_of_photos(inputs), "status": "running"}
+    )
     log.info(report.plan(config, session.inputs, session.model, device))
     if config.backbone.weights == "none" and not any(
         stage.trainable for stage in config.finetune.stages.values()
@@ -121,11 +83,14 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
     for change in changes:
         log.info(f"data.refit has no validation photos, so {change}.")
 
-    with StopOnSignal(log.info) as stop:
+    with StopOnSignal(log.info, config.runtime.steps_per_execution) as stop:
         try:
             status = _run_stages(session, stop)
         except KeyboardInterrupt:
             status = "interrupted"
+        except BaseException:
+            files.add_to_json(workdir / files.RUN, status="failed")
+            raise
     if not session.model_path.is_file():
         files.add_to_json(workdir / files.RUN, status=status)
         if status == "interrupted":
@@ -137,20 +102,27 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
         )
     metrics = _finish(session, seconds=time.perf_counter() - started)
     seconds = round(time.perf_counter() - started, 1)
-    lost = [
-        {"id": inputs.records.table.id.iloc[i], "reason": reason}
-        for i, reason in sorted((inputs.lost | inputs.photos.errors).items())
-    ]
-    if lost:
+    of_photos = _facts_of_photos(inputs)
+    if lost := of_photos["lost"]:
         log.warning(
-            f"WARNING: {len(lost)} photos could be opened no longer while training went on: "
+            f"WARNING: {len(lost)} photos could not be opened while training went on: "
             f"{examples([photo['id'] for photo in lost])}. All are listed in {files.RUN} as lost."
         )
     files.write_json(
-        workdir / files.RUN, {**run_facts, "lost": lost, "status": status, "seconds": seconds}
+        workdir / files.RUN, {**run_facts, **of_photos, "status": status, "seconds": seconds}
     )
     log.info(report.summary(session, metrics, status))
     return Outcome(workdir=workdir, metrics=metrics, interrupted=status == "interrupted")
+
+
+def _facts_of_photos(inputs: Inputs) -> dict[str, Any]:
+    """What `run.json` says of photos; there may be more to say after a stage of another size."""
+    ids = inputs.records.table.id
+    return {
+        "notes": [{"id": ids.iloc[i], "note": note} for i, note in sorted(inputs.notes.items())],
+        "lost": [{"id": ids.iloc[i], "reason": why} for i, why in sorted(inputs.lost.items())],
+        "cache": [vars(report) for report in inputs.cache],
+    }
 
 
 def _open_session(config: TrainConfig, workdir: Path, inputs: Inputs) -> Session:
@@ -179,92 +151,13 @@ def _run_stages(session: Session, stop: StopOnSignal) -> str:
     for number, (name, stage) in enumerate(plan.stages.items(), start=1):
         if plan.keep == "best" and session.best.kept_epoch:
             restore_weights(session.model, session.model_path)
-        _run_stage(session, name, stage, f"{number}/{len(plan.stages)} {name}", stop)
+        run_stage(session, name, stage, f"{number}/{len(plan.stages)} {name}", stop)
         if session.history.rows and not np.isfinite(session.history.rows[-1]["loss"]):
             log.info("The loss became NaN or infinite: training stops, what was kept before stays.")
             return "diverged"
         if stop.requested:
             return "interrupted"
     return "finished"
-
-
-def _run_stage(
-    session: Session, name: str, stage: StageConfig, title: str, stop: StopOnSignal
-) -> None:
-    config, inputs, history = session.config, session.inputs, session.history
-    train_loader, val_loader = inputs.train(stage), inputs.val(stage)
-    session.info.image_size = stage.image_size or config.image_size
-    freeze(backbone_of(session.model), stage.trainable, config.finetune.batch_norm)
-    # Fitted as a second model over the same layers, so that the saved one carries no optimizer.
-    fitted = keras.Model(session.model.input, session.model.output)
-    fitted.compile(
-        optimizer=build_optimizer(
-            config.optimizer,
-            config.schedule,
-            stage.learning_rate,
-            steps=stage.epochs * len(train_loader),
-        ),
-        loss=keras.losses.SparseCategoricalCrossentropy(),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=config.runtime.jit,
-        run_eagerly=config.runtime.eager,
-    )
-    history.start_stage(name, len(train_loader.indices), len(train_loader))
-    first_epoch = len(history.rows)
-    started = time.perf_counter()
-    train_batches = Feed(train_loader, first_epoch * len(train_loader))
-    val_batches = None if val_loader is None else Feed(val_loader)
-    try:
-        fitted.fit(
-            train_batches,
-            steps_per_epoch=len(train_loader),
-            validation_data=val_batches,
-            validation_steps=None if val_loader is None else len(val_loader),
-            epochs=stage.epochs,
-            shuffle=False,  # the loader does
-            verbose=0,
-            callbacks=_callbacks(session, name, stage, title, stop),
-        )
-    finally:
-        train_batches.close()
-        if val_batches is not None:
-            val_batches.close()
-        rows = history.rows[first_epoch:]
-        if rows:
-            session.stages.append(
-                StageResult(
-                    name=name,
-                    epochs=len(rows),
-                    val_accuracy=max(row["val_accuracy"] for row in rows) if val_loader else None,
-                    seconds=round(time.perf_counter() - started, 1),
-                )
-            )
-
-
-def _callbacks(
-    session: Session, name: str, stage: StageConfig, title: str, stop: StopOnSignal
-) -> list[keras.callbacks.Callback]:
-    config, history = session.config, session.history
-    plan = config.finetune
-    names = list(plan.stages)
-    epochs_after = sum(plan.stages[n].epochs for n in names[names.index(name) + 1 :])
-    callbacks = [
-        keras.callbacks.TerminateOnNaN(),
-        history,
-        KeepWeights(session.save, session.best, plan.keep, len(history.rows)),
-        ProgressLine(history, log.info, title, stage.epochs, epochs_after, history.steps_per_epoch),
-        stop,
-    ]
-    if stage.runs("plateau"):
-        callbacks += schedule_callbacks(config.schedule)
-    if plan.early_stopping_patience and stage.runs("early_stopping"):
-        callbacks.append(
-            keras.callbacks.EarlyStopping(plan.monitor, patience=plan.early_stopping_patience)
-        )
-    if config.runtime.tensorboard and stage.runs("tensorboard"):
-        folder = session.workdir / files.TENSORBOARD / name
-        callbacks.append(keras.callbacks.TensorBoard(str(folder), profile_batch=0))
-    return callbacks
 
 
 def _finish(session: Session, seconds: float) -> dict[str, Any]:

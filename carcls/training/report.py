@@ -11,7 +11,7 @@ import numpy as np
 from carcls import run as files
 from carcls.config import CsvData, DataConfig, FolderData, TrainConfig
 from carcls.console import UNFOLDED, duration, facts, table
-from carcls.data.loader import Photos
+from carcls.data.pixel_cache import CacheReport
 from carcls.data.records import examples
 from carcls.models.classifier import backbone_of
 from carcls.models.freezing import freeze
@@ -39,14 +39,13 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
     n_train = int(np.sum(~inputs.is_val))
     counts = inputs.class_counts()
     classes = [f"{name} ({n})" for name, n in zip(inputs.records.class_names, counts, strict=True)]
-    sizes = {stage.image_size or config.image_size for stage in config.finetune.stages.values()}
     skipped = len(inputs.records.skipped)
     pairs = [
         ("device", f"{device}, {config.runtime.precision}"),
         (
             "photos",
             f"{n_train} to train, {_validation(config, inputs)}; "
-            + _where_kept(inputs.photos, sizes, config.data.memory_limit_gb * 1e9)
+            + _how_read(inputs.cache[0])
             + (f"; {skipped} left out" if skipped else ""),
         ),
         ("classes", f"{len(classes)}: {examples(classes, 12)}"),
@@ -83,14 +82,11 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
     return f"\n{facts(pairs)}\n\n{table(columns, rows)}\n"
 
 
-def _where_kept(photos: Photos, sizes: set[int], limit: float) -> str:
-    """Whether the decoded photos stay in memory, in the sizes of all stages."""
-    needed = {size: len(photos) * size * size * 3 for size in sizes}  # bytes, one stage at a time
-    too_large = sorted(size for size in sizes if needed[size] > limit)
-    if not too_large:
-        return f"kept in memory ({max(needed.values()) / 1e6:.0f} MB)"
-    where = "" if len(too_large) == len(sizes) else f" at {examples(too_large)} px"
-    return f"decoded every epoch{where}"
+def _how_read(cache: CacheReport) -> str:
+    """Whether photos are decoded once, at the size of the first stage."""
+    if cache.state == "off":
+        return "decoded anew in every epoch"
+    return f"decoded once ({cache.num_bytes / 1e6:.0f} MB in the cache)"
 
 
 def _validation(config: TrainConfig, inputs: Inputs) -> str:
