@@ -18,7 +18,7 @@ LAYERS = [
     ["run", "runtime"],
     ["models"],
     ["plots"],
-    ["training", "prediction"],
+    ["training", "prediction", "exploration"],
     ["trained_run"],
     ["api"],
 ]
@@ -53,7 +53,13 @@ def test_imports_point_downwards(path):
 
 @pytest.mark.parametrize(
     "module",
-    ["carcls.config", "carcls.data.sources", "carcls.training.inputs", "carcls.prediction.predict"],
+    [
+        "carcls.config",
+        "carcls.data.sources",
+        "carcls.training.inputs",
+        "carcls.prediction.predict",
+        "carcls.exploration.explore",
+    ],
 )
 def test_what_loads_photos_imports_no_keras(module):
     code = f"import sys, {module}; print({{'keras', 'tensorflow', 'jax'}} & set(sys.modules))"

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import carcls
-from carcls.config import to_config, to_predict_config
+from carcls.config import to_config, to_explore_config, to_predict_config
 from carcls.quoting import quote_paths
 from tests.test_config import CONF, GROUPS, composed, options
 
@@ -38,6 +38,11 @@ def test_every_training_command_composes(words):
 @pytest.mark.parametrize("words", commands_of("predict.py"), ids=" ".join)
 def test_every_prediction_command_composes(words):
     assert to_predict_config(composed(*quote_paths(words), name="predict")).ckpt
+
+
+@pytest.mark.parametrize("words", commands_of("explore.py"), ids=" ".join)
+def test_every_command_that_explores_composes(words):
+    assert to_explore_config(composed(*quote_paths(words), name="explore")).data
 
 
 def test_the_python_that_it_shows_calls_what_there_is():
@@ -91,6 +96,13 @@ def test_the_table_of_values_lists_every_value_and_its_default():
 def test_pictures_and_files_that_are_named_exist():
     for path in re.findall(r"!\[.*?\]\((.+?)\)", README) + re.findall(r"`(carcls/\S+?)`", README):
         assert (ROOT / path).exists(), path
+
+
+def test_every_entry_point_is_in_the_image():
+    scripts = {path.name for path in ROOT.glob("*.py")}
+    copied = re.search(r"^COPY (.+\.py) \./", (ROOT / "Dockerfile").read_text(), re.M)[1].split()
+    let_in = re.findall(r"^!(\w+\.py)$", (ROOT / ".dockerignore").read_text(), re.M)
+    assert scripts == set(copied) == set(let_in)
 
 
 def test_docker_pins_what_requirements_pin():

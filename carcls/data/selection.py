@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from carcls.config import DataConfig
@@ -16,6 +17,8 @@ from carcls.errors import UserError
 log = logging.getLogger(__name__)
 
 _ID, _LABEL = "id", "label"  # columns of a run's val_predictions.csv
+_EXCLUDE = "exclude"  # column of explore.py's findings.csv
+_YES, _NO = ("yes", "y", "true", "1", "x"), ("no", "n", "false", "0", "")
 
 
 def drop_excluded(
@@ -61,6 +64,8 @@ def drop_excluded(
 def with_val_ids(photos: TrainingPhotos, config: DataConfig) -> TrainingPhotos:
     """The same photos, `is_val` those that `data.val_ids` names.
 
+    Where a photo has rows of several ids, one of these names them all; that is said.
+
     Raises:
         UserError: If the file cannot be read, the data comes with a split of its own, ids match no
             photo (all of them, or some unless `data.on_missing` is `skip`), ids mean several photos
@@ -74,7 +79,7 @@ def with_val_ids(photos: TrainingPhotos, config: DataConfig) -> TrainingPhotos:
             + (", or data.split_column." if config.name == "csv" else ".")
         )
     wanted = read_ids(config, "val_ids")
-    names = [photos.class_names[label] for label in photos.table.label]
+    names = np.array(photos.class_names, object)[photos.table.label]
     left_out = [photo_id for photo_id, _ in photos.skipped]
     is_val, unknown, several = _chosen(photos.table.assign(name=names), wanted, left_out)
     if several:
@@ -90,6 +95,12 @@ def with_val_ids(photos: TrainingPhotos, config: DataConfig) -> TrainingPhotos:
             f"data.val_ids. Received: {config.val_ids} with {shown}, none of which is one."
         )
     _tell_unknown(unknown, len(wanted), set(photos.table.id), config, "val_ids", "the data")
+    named, is_val = is_val, photos.table.path.isin(photos.table.path[is_val])
+    if named.sum() < is_val.sum():
+        log.info(
+            f"{is_val.sum() - named.sum()} rows of other ids validate too: they mean photos that "
+            f"{config.val_ids} names."
+        )
     if is_val.all():
         raise UserError(
             f"Expected data.val_ids to leave photos to train on. Received: {config.val_ids}, which "
@@ -103,10 +114,13 @@ def read_ids(config: DataConfig, key: str) -> list[tuple[str, str | None]]:
     """The ids in the file of `data.exclude` or `data.val_ids`, each once, in its order.
 
     A CSV with a column `id` or `data.id_column` (a run's `val_predictions.csv` is one), else a
-    text file with an id a line. With them the labels, where the CSV has a column `label`.
+    text file with an id a line. With them the labels, where the CSV has a column `label`. Of a CSV
+    with a column `exclude`, such as explore.py's findings.csv, the rows that say yes there are left
+    out, and none may.
 
     Raises:
-        UserError: If it cannot be read, is a CSV without such a column, or has no ids.
+        UserError: If it cannot be read, is a CSV without such a column, has no ids, or says neither
+            yes nor no in the column `exclude`.
     """
     path = Path(getattr(config, key)).expanduser()
     columns = tuple(dict.fromkeys((getattr(config, "id_column", _ID), _ID)))
@@ -124,7 +138,12 @@ def read_ids(config: DataConfig, key: str) -> list[tuple[str, str | None]]:
         raise UserError(f"{expected}: {getattr(error, 'strerror', error)}.") from error
     labels = None
     if column is not None:
-        table = read_csv(path, (column,), None, (_LABEL,) if column != _LABEL else ())
+        others = (_LABEL, _EXCLUDE) if key == "exclude" else (_LABEL,)
+        table = read_csv(path, (column,), None, tuple(name for name in others if name != column))
+        if _EXCLUDE in table and column != _EXCLUDE:
+            table = _rows_that_say_yes(table, path)
+            if table.empty:
+                return []
         lines, labels = table[column].tolist(), table.get(_LABEL)
     elif path.suffix.lower() in (".csv", ".tsv") and any(lines):
         raise UserError(f"{expected}, whose first line is {lines[0]}.")
@@ -135,6 +154,18 @@ def read_ids(config: DataConfig, key: str) -> list[tuple[str, str | None]]:
     return ids
 
 
+def _rows_that_say_yes(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    said = table[_EXCLUDE].str.strip().str.lower()
+    unclear = ~said.isin(_YES + _NO)
+    if unclear.any():
+        raise UserError(
+            f"Expected yes or no in the column {_EXCLUDE} of {path}. Received: "
+            f"{examples(sorted(set(table[_EXCLUDE][unclear])))}. Mend the file, or remove the "
+            "column: then all of its ids are left out."
+        )
+    return table[said.isin(_YES)]
+
+
 def _header(path: Path, column: str) -> list[str]:
     return header_of(path, find_separator(path, (column,)))
 
@@ -142,10 +173,10 @@ def _header(path: Path, column: str) -> list[str]:
 def _chosen(
     table: pd.DataFrame, wanted: list[tuple[str, str | None]], left_out: Sequence[str] = ()
 ) -> tuple[pd.Series, list[str], list[str]]:
-    """Which rows `wanted` means: those of an id, or of id and label where an id is there twice.
+    """Which rows `wanted` means: those of an id, or of id and label where photos share an id.
 
     Args:
-        table: `id` and `name`, the class, a row a photo.
+        table: `id` and `name`, the class; rows that have both in common are one photo.
         wanted: Ids, with their labels where these are known.
         left_out: Ids of photos that are no longer in the table.
 
@@ -153,14 +184,19 @@ def _chosen(
         `(n,)` bool over the rows, the ids that mean none (as they are shown), and those without a
         label that mean several.
     """
-    counts, all_counts = Counter(table.id), Counter([*table.id, *left_out])
-    rows = list(zip(table.id, table["name"], strict=True))
+    ids = {photo_id for photo_id, _ in wanted}
+    rows = table.loc[table.id.isin(ids), ["id", "name"]]
+    photos = set(rows.itertuples(index=False, name=None))
+    counts = Counter(photo_id for photo_id, _ in photos)
+    all_counts = counts + Counter(photo_id for photo_id in left_out if photo_id in ids)
     by_both = {(i, label) for i, label in wanted if all_counts[i] > 1 and label is not None}
     by_id = {i for i, label in wanted if (i, label) not in by_both}
-    chosen = pd.Series([row[0] in by_id or row in by_both for row in rows], table.index, bool)
+    meant = [row[0] in by_id or row in by_both for row in rows.itertuples(index=False, name=None)]
+    chosen = pd.Series(False, table.index)
+    chosen[rows.index] = np.array(meant, bool)
     unknown = list(dict.fromkeys(i for i, _ in wanted if i not in all_counts))
     explained = set(left_out)
-    lacking = {pair for pair in by_both - set(rows) if pair[0] not in explained}
+    lacking = {pair for pair in by_both - photos if pair[0] not in explained}
     unknown += [f"{i} ({label})" for i, label in wanted if (i, label) in lacking]
     several = [i for i, label in wanted if counts[i] > 1 and label is None]
     return chosen, unknown, several
