@@ -404,3 +404,92 @@ def test_no_photo_to_predict_at_all_is_a_mistake(table):
         f"Expected photos of the ids in {csv} below {table.parent}, such as x.jpg. Received none "
         "for all 2: 2 × no photo of that Id."
     )
+
+
+def test_rows_that_repeat_a_photo_count_each_and_are_counted(table, caplog):
+    again = [ROWS[0], ("photos/coupe/0.jpg", "coupe"), ROWS[0], ROWS[5]]
+    write_csv(table, [*ROWS, *again], HEADER)
+    with caplog.at_level("INFO"):
+        photos = training(table)
+    assert pairs(photos) == sorted([*ROWS, *again])
+    assert len(set(photos.table.path)) == len(ROWS)
+    assert photos.skipped == []
+    assert caplog.messages == [
+        f"4 of the 12 rows of {table} repeat 2 photos: a photo counts as often as it has rows, "
+        "which are all on one side of the split."
+    ]
+
+
+def test_rows_of_a_photo_that_name_several_classes_are_told_or_all_left_out(table):
+    for kind in ("coupe", "van"):
+        for path in (table.parent / "photos" / kind).iterdir():
+            path.rename(table.parent / "photos" / f"{kind}{path.name}")
+    rows = [(f"{kind}{i}.jpg", kind) for kind in ("coupe", "van") for i in range(4)]
+    write_csv(table, [*rows, ("coupe0", "van"), ("coupe0.jpg", "coupe"), rows[1]], HEADER)
+    assert mistake(table) == (
+        f"Expected all rows of a photo in {table} to agree. Received contradictions in 3: "
+        "coupe0.jpg (rows of different classes), coupe0 (rows of different classes), coupe0.jpg "
+        "(rows of different classes). Leave them out with data.on_missing=skip."
+    )
+    photos = training(table, on_missing="skip")
+    assert pairs(photos) == sorted([*rows[1:], rows[1]])
+    assert photos.skipped == [
+        (photo_id, "rows of different classes")
+        for photo_id in ("coupe0.jpg", "coupe0", "coupe0.jpg")
+    ]
+
+
+def test_rows_of_a_photo_on_both_sides_of_the_split_are_told_or_all_left_out(table):
+    rows = [(*row, "train") for row in ROWS]
+    rows += [(*ROWS[0], "val"), (*ROWS[1], "train"), (*ROWS[7], "train")]
+    write_csv(table, rows, (*HEADER, "part"))
+    assert mistake(table, split_column="part") == (
+        f"Expected all rows of a photo in {table} to agree. Received contradictions in 2: "
+        "coupe/0.jpg (rows on both sides of the split), coupe/0.jpg (rows on both sides of the "
+        "split). Leave them out with data.on_missing=skip."
+    )
+    write_csv(table, [*rows, (*ROWS[2], "train")], (*HEADER, "part"))
+    photos = training(table, split_column="part", on_missing="skip")
+    assert pairs(photos) == sorted([*ROWS[1:], ROWS[1], ROWS[2], ROWS[7]])
+    assert photos.skipped == [("coupe/0.jpg", "rows on both sides of the split")] * 2
+
+
+def test_a_folder_of_many_photos_is_listed_once_and_gives_the_same(table):
+    names = [f"{i:04}.jpg" for i in range(1300)]
+    for name in names:
+        (table.parent / "photos" / "van" / name).touch()
+    (table.parent / "photos" / "van" / "1200.jpg").unlink()
+    (table.parent / "photos" / "van" / "1201.jpg").rename(
+        table.parent / "photos" / "van" / "1201.JPG"
+    )
+    csv = table.parent / "photos" / "labels.csv"
+    write_csv(csv, [*ROWS, *((f"van/{name}", "van") for name in names)], HEADER)
+    photos = training(csv, on_missing="skip")
+    assert photos.skipped == [("van/1200.jpg", "no photo")]
+    assert pairs(photos) == sorted(
+        [*ROWS, *((f"van/{name}", "van") for name in names if name != "1200.jpg")]
+    )
+    odd = photos.table[
+        [
+            Path(p).name != Path(i).name
+            for i, p in zip(photos.table.id, photos.table.path, strict=True)
+        ]
+    ]
+    assert odd.id.tolist() == ["van/1201.jpg"] and odd.path.item().endswith("/van/1201.JPG")
+
+
+def test_names_in_many_folders_are_found_by_as_much_of_the_path_as_is_given(table):
+    root = table.parent / "photos"
+    for i in range(12):
+        touch(root / f"shard {i}" / "deep" / f"{i}.png", root / f"shard {i}" / "deep" / "same.png")
+    rows = [(f"{i}", "coupe") for i in range(4, 8)] + [
+        (f"deep/{i}.png", "van") for i in range(8, 12)
+    ]
+    rows += [("shard 3/deep/same", "van"), ("deep/same.png", "van"), ("same.png", "van")]
+    write_csv(table, rows, HEADER)
+    photos = training(table, on_missing="skip")
+    assert photos.skipped == [
+        (photo_id, "more than one photo of that name") for photo_id in ("deep/same.png", "same.png")
+    ]
+    expected = [f"{i}/deep/{i}" for i in (4, 5, 6, 7, 10, 11, 8, 9)] + ["3/deep/same"]
+    assert photos.table.path.tolist() == [str(root / f"shard {name}.png") for name in expected]

@@ -1,12 +1,17 @@
 """Names and tables exactly as they are written."""
 
 import csv
+import hashlib
+import os
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carcls.data.records import is_plain_integer, sorted_class_names
+from carcls.data.records import TrainingPhotos, file_facts, is_plain_integer, sorted_class_names
 from carcls.data.tables import read_csv
 from carcls.errors import UserError
 
@@ -71,3 +76,44 @@ def test_what_is_wrong_with_a_csv_is_told(tmp_path, content, text):
 def test_numbers_of_thousands_of_digits_are_numbers():
     names = ["9" * 5000, "10", "-" + "9" * 5000, "9" * 4999 + "8"]
     assert sorted_class_names(names) == [names[2], names[1], names[3], names[0]]
+
+
+def photos_of(folder: Path, rows: list[tuple[str, int]]) -> TrainingPhotos:
+    """The photos of id and label, each file as long as its name."""
+    for photo_id, _ in rows:
+        (folder / photo_id).write_text(photo_id)
+    table = pd.DataFrame(rows, columns=["id", "label"])
+    return TrainingPhotos(
+        table=table.assign(path=[str(folder / photo_id) for photo_id in table.id]),
+        class_names=["a", "b"],
+    )
+
+
+def test_the_fingerprint_is_of_class_names_ids_labels_and_sizes(tmp_path):
+    photos = photos_of(tmp_path, [("x", 0), ("yy", 1), ("x", 0)])
+    (tmp_path / "yy").unlink()
+    text = "a\nb" + "x\x000\x001\n" + "yy\x001\x00-1\n" + "x\x000\x001\n"
+    assert photos.fingerprint() == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_every_file_is_asked_for_its_size_and_time_once(tmp_path):
+    photos = photos_of(tmp_path, [("x", 0), ("yy", 1), ("x", 0), ("zzz", 1)])
+    for time, name in enumerate(("x", "yy")):
+        os.utime(tmp_path / name, ns=(0, 10**18 + time))
+    (tmp_path / "zzz").unlink()
+    expected = np.array([[1, 10**18], [2, 10**18 + 1], [1, 10**18], [-1, -1]])
+    np.testing.assert_array_equal(np.transpose(photos.file_facts()), expected)
+    (tmp_path / "x").write_text("more")
+    np.testing.assert_array_equal(np.transpose(photos.file_facts()), expected)
+    photos.table = photos.table.iloc[[2, 1]].reset_index(drop=True)
+    np.testing.assert_array_equal(np.transpose(photos.file_facts()), expected[[2, 1]])
+    assert [facts.dtype for facts in photos.file_facts()] == [np.int64, np.int64]
+
+
+def test_facts_of_other_files_are_asked_for_anew(tmp_path):
+    photos = photos_of(tmp_path, [("x", 0), ("yy", 1)])
+    photos.file_facts()
+    (tmp_path / "other").write_text("other")
+    photos.table = photos.table.assign(path=[str(tmp_path / "other"), str(tmp_path / "x")])
+    assert photos.file_facts()[0].tolist() == [5, 1]
+    assert [facts.tolist() for facts in file_facts([])] == [[], []]

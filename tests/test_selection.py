@@ -269,3 +269,37 @@ def test_a_label_that_changed_since_still_means_the_photo_of_that_id(source, tmp
     write_csv(tmp_path / "val.csv", [(ids[4], "of another run")], ("id", "label"))
     photos = training(source, val_ids=str(tmp_path / "val.csv"))
     assert photos.table.id[photos.table.is_val].tolist() == [ids[4]]
+
+
+@pytest.fixture
+def weighted(tmp_path: Path) -> dict:
+    """A CSV of two classes of three photos each, the first of each class with three rows."""
+    root = tmp_path / "data"
+    rows = [(f"{c}/{i}.jpg", c) for c in ("cat", "dog") for i in range(3)]
+    for photo_id, _ in rows:
+        touch(root / photo_id)
+    rows += [("cat/0.jpg", "cat"), ("data/cat/0.jpg", "cat"), ("dog/0.jpg", "dog"), rows[3]]
+    write_csv(root / "train.csv", rows)
+    return {"name": "csv", "root": str(root), "csv": "train.csv"}
+
+
+def test_all_rows_of_a_photo_validate_together(weighted, tmp_path, caplog):
+    file = written(tmp_path / "val.txt", ["cat/0.jpg", "dog/1.jpg"])
+    with caplog.at_level("INFO"):
+        photos = training(weighted, val_ids=file)
+    validates = photos.table.id[photos.table.is_val].tolist()
+    assert validates == ["cat/0.jpg", "cat/0.jpg", "data/cat/0.jpg", "dog/1.jpg"]
+    assert caplog.messages[1:] == [
+        f"1 rows of other ids validate too: they mean photos that {file} names."
+    ]
+
+
+def test_all_rows_of_an_id_are_excluded_together_and_are_no_several_photos(
+    weighted, tmp_path, caplog
+):
+    file = written(tmp_path / "bad.txt", ["dog/0.jpg"])
+    with caplog.at_level("WARNING"):
+        photos = training(weighted, exclude=file)
+    assert caplog.messages == []
+    assert photos.skipped == [("dog/0.jpg", f"excluded by {file}")] * 3
+    assert len(photos.table) == 7

@@ -17,7 +17,9 @@ TEXT = st.text(
     st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12
 )
 FOLDERS = TEXT.filter(  # names that are nobody's leftovers and no part of a split
-    lambda name: not name.startswith(".") and name.lower() not in {*PART_OF, *SYSTEM_LEFTOVERS}
+    lambda name: (
+        not name.startswith(".") and name not in SYSTEM_LEFTOVERS and name.lower() not in PART_OF
+    )
 )
 SEPARATORS = st.sampled_from([",", ";", "\t", "|"])
 QUOTINGS = st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])

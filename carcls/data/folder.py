@@ -5,20 +5,25 @@ further folders. The parts may be spelt as in `SPLIT_NAMES`, in any case.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from carcls.config import DataConfig, FolderData
-from carcls.data.images import list_photos
+from carcls.data.images import list_photos, walk_photos
 from carcls.data.layout import (
     PART_OF,
     SPLIT_NAMES,
     existing_root,
     folders_in,
+    holds_folders,
+    is_file,
+    is_folder,
     opened,
     parts_of,
+    sorted_entries,
     unwrapped,
     visible,
     without_suffix,
@@ -43,27 +48,29 @@ def read_training_photos(config: FolderData) -> TrainingPhotos:
     test = [path for path in parts_of(root, SPLIT_NAMES["test"]) if path.is_dir()]
     if train is None:
         _refuse_other_splits(root, test, config)
-        rows, skipped = _rows("", root, test)
+        table, skipped = _rows("", root, test)
         skipped = [(f"{path.name}/", "photos to predict") for path in test] + skipped
     else:
-        rows, skipped = _rows(*train)
+        table, skipped = _rows(*train)
         used = [*test, *(root / part[0] for part in (train, val) if part)]
         skipped += [
             (f"{path.name}/", f"a folder beside {train[0]}")
             for path in visible(root)
-            if path.is_dir() and path not in used and hold_a_photo(list_photos(path))
+            if path.is_dir() and path not in used and hold_a_photo(_files_below(path))
         ]
-    val_rows, not_in_val = ([], []) if val is None else _rows(*val)
-    skipped += not_in_val
-    is_val = [False] * len(rows) + [True] * len(val_rows)
-    rows += val_rows
-    if not rows:
+    table["is_val"] = np.zeros(len(table), bool)
+    if val is not None:
+        of_val, not_in_val = _rows(*val)
+        table = pd.concat(
+            [table, of_val.assign(is_val=np.ones(len(of_val), bool))], ignore_index=True
+        )
+        skipped += not_in_val
+    if table.empty:
         names = [path.name for path in visible(root)]
         raise UserError(
             f"Expected {_LOOKED_FOR} in data.root. Received: {root} with {examples(names)}, "
             "and no photo in any folder there. If a train.csv holds the labels, use data=kaggle."
         )
-    table = pd.DataFrame(rows, columns=["id", "name", "path"]).assign(is_val=is_val)
     table, excluded = drop_excluded(table, config, str(root))
     table = table.reset_index(drop=True)
     only_val = sorted(set(table.name[table.is_val]) - set(table.name[~table.is_val]))
@@ -109,7 +116,7 @@ def _class_folders(root: Path, part: str, config: FolderData) -> tuple[str, Path
     """
     names = SPLIT_NAMES[part]
     found = [opened(path, names, config) for path in parts_of(root, names)]
-    found = [(name, folder) for name, folder in found if _holds_folders(folder)]
+    found = [(name, folder) for name, folder in found if holds_folders(folder)]
     _expect_one(part, [root / name for name, _ in found])
     if not found:
         return None
@@ -127,22 +134,35 @@ def _expect_one(part: str, found: list[Path]) -> None:
 
 def _rows(
     prefix: str, base: Path, leave_out: Sequence[Path] = ()
-) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
-    """Id, class and path of the photos of all class folders in `base`, and what is no class."""
-    rows, skipped = [], []
-    for path in visible(base):
-        if path.is_file() and is_image(path):
-            skipped.append((prefix + path.name, "in no class folder"))
-        if not path.is_dir() or path in leave_out:
+) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """`id`, `name` (the class) and `path` of the photos of all class folders in `base`.
+
+    With them what is no class, as (id, reason).
+    """
+    ids, names, paths, skipped = [], [], [], []
+    for entry in sorted_entries(base):
+        path = base / entry.name
+        if not is_folder(entry):
+            if is_image(entry.name) and is_file(entry):
+                skipped.append((prefix + entry.name, "in no class folder"))
             continue
-        photos = list_photos(path)
+        if path in leave_out:
+            continue
+        photos = list(_files_below(path))
         if hold_a_photo(photos):
-            ids = (prefix + photo.relative_to(base).as_posix() for photo in photos)
-            names = zip(ids, map(str, photos), strict=True)
-            rows += [(photo_id, path.name, photo) for photo_id, photo in names]
+            start = len(str(path)) - len(entry.name)  # of the path below `base`
+            ids += [prefix + photo[start:] for photo in photos]
+            names += [entry.name] * len(photos)
+            paths += photos
         else:
-            skipped.append((f"{prefix}{path.name}/", "a folder without photos"))
-    return rows, skipped
+            skipped.append((f"{prefix}{entry.name}/", "a folder without photos"))
+    table = pd.DataFrame({"id": ids, "name": names, "path": paths}, dtype=str)
+    return table, skipped
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """The paths of `list_photos`, as text: there may be a million."""
+    return (f"{base}/{name}" for base, names in walk_photos(folder) for name in names)
 
 
 def _refuse_other_splits(root: Path, test: list[Path], config: DataConfig) -> None:
@@ -156,12 +176,12 @@ def _refuse_other_splits(root: Path, test: list[Path], config: DataConfig) -> No
         if not path.is_dir() or path in test:
             continue
         base = _without_wrappers(path, config)
-        entries = visible(base)
-        if hold_a_photo([entry for entry in entries if entry.is_file()]):
+        entries = sorted_entries(base)
+        if hold_a_photo(str(base / entry.name) for entry in entries if is_file(entry)):
             others.append(path.name)
             continue
-        folders = [entry for entry in entries if entry.is_dir()]
-        names = {folder.name for folder in folders if hold_a_photo(list_photos(folder))}
+        folders = [base / entry.name for entry in entries if is_folder(entry)]
+        names = {folder.name for folder in folders if hold_a_photo(_files_below(folder))}
         if names:
             inside[path.name] = names
     is_split = False
@@ -194,12 +214,8 @@ def _without_wrappers(folder: Path, config: DataConfig) -> Path:
 def _is_wrapper(folder: Path, parts: tuple[str, ...] = ()) -> bool:
     """Whether all that is in it is one folder (or archive), which holds folders again."""
     inner = folders_in(folder)
-    if len(inner) != 1 or any(is_image(path) for path in visible(folder) if path.is_file()):
+    if len(inner) != 1 or any(is_image(path.name) for path in visible(folder) if path.is_file()):
         return False
     if without_suffix(inner[0]).lower() in parts:
         return False
-    return inner[0].is_file() or _holds_folders(inner[0])
-
-
-def _holds_folders(folder: Path) -> bool:
-    return any(path.is_dir() for path in visible(folder))
+    return inner[0].is_file() or holds_folders(inner[0])

@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -113,6 +114,13 @@ def _interpolate(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def list_photos(folder: Path, follow_links: bool = True) -> list[Path]:
+    """The files of `walk_photos`, in its order."""
+    return [
+        Path(base, name) for base, names in walk_photos(folder, follow_links) for name in names
+    ]
+
+
+def walk_photos(folder: Path, follow_links: bool = True) -> Iterator[tuple[str, list[str]]]:
     """The files below `folder`, sorted; hidden ones and what systems leave behind left out.
 
     Any name counts, since a photo's content says what it is; a file that is no photo is told when
@@ -122,10 +130,12 @@ def list_photos(folder: Path, follow_links: bool = True) -> list[Path]:
         folder: Where to look.
         follow_links: Whether linked folders are.
 
+    Yields:
+        A folder with files, and their names: a path a file costs more where there are a million.
+
     Raises:
         UserError: If a folder cannot be read: its photos would be missing without a word.
     """
-    found = []
     listed = [Path(os.path.realpath(folder))]
     walk = os.walk(folder, onerror=_raise_unreadable, followlinks=follow_links)
     for base, folders, files in walk:
@@ -134,8 +144,9 @@ def list_photos(folder: Path, follow_links: bool = True) -> list[Path]:
             for name in sorted(folders)
             if not _is_leftover(name) and _is_followed(Path(base, name), listed)
         ]
-        found += [Path(base, name) for name in sorted(files) if not _is_leftover(name)]
-    return found
+        names = sorted(name for name in files if not _is_leftover(name))
+        if names:
+            yield base, names
 
 
 def _is_followed(path: Path, listed: list[Path]) -> bool:

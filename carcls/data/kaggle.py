@@ -75,7 +75,7 @@ def _photo_index(
     if part is not None:
         return PhotoIndex(part[1], called=part[0])
     index = PhotoIndex(root, leave_out=others)
-    if hold_a_photo(index.photos):
+    if hold_a_photo(index.paths()):
         return index
     raise UserError(
         f"Expected the photos of {csv} in one of {', '.join(f'{name}/' for name in names)}, an "

@@ -1,6 +1,7 @@
 """Where photos lie: the folder or archive that `data.root` means, and the parts of it."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from carcls.config import DataConfig
@@ -40,7 +41,7 @@ def existing_root(config: DataConfig, looked_for: str) -> Path:
         raise UserError(f"{expected} does not exist. {hint}")
     if not root.is_dir():
         raise UserError(f"{expected} is a file, and no archive ({ARCHIVES}). {hint}")
-    if not visible(root):
+    if is_empty(root):
         raise UserError(f"{expected} is empty. {hint}")
     return root
 
@@ -86,7 +87,7 @@ def parts_of(root: Path, names: tuple[str, ...]) -> list[Path]:
     """
     entries = [path for path in folders_in(root) if without_suffix(path).lower() in names]
     entries.sort(key=lambda path: (names.index(without_suffix(path).lower()), path.name))
-    folders = [path for path in entries if path.is_dir() and visible(path)]
+    folders = [path for path in entries if path.is_dir() and not is_empty(path)]
     return folders or [path for path in entries if path.is_file()]
 
 
@@ -95,7 +96,7 @@ def opened(part: Path, names: tuple[str, ...], config: DataConfig) -> tuple[str,
     if part.is_dir():
         return part.name, part
     folder = unpacked(part, config)
-    inner = [path for path in visible(folder) if path.is_dir()]
+    inner = [path for path in folders_in(folder) if path.is_dir()]
     # Beside others it would be a class of that name.
     wraps = len(inner) == 1 and inner[0].name.lower() in names
     return without_suffix(part), inner[0] if wraps else folder
@@ -109,7 +110,13 @@ def part_of(root: Path, names: tuple[str, ...], config: DataConfig) -> tuple[str
 
 def folders_in(folder: Path) -> list[Path]:
     """The folders and archives in `folder`, sorted."""
-    return [path for path in visible(folder) if path.is_dir() or is_archive(path)]
+    found = (
+        entry.name
+        for entry in entries_in(folder)
+        if is_folder(entry) or archives.is_archive(Path(entry.name))
+    )
+    paths = (folder / name for name in sorted(found))
+    return [path for path in paths if path.is_dir() or is_archive(path)]
 
 
 def visible(folder: Path) -> list[Path]:
@@ -118,14 +125,42 @@ def visible(folder: Path) -> list[Path]:
     Raises:
         UserError: If it cannot be read.
     """
+    return [folder / entry.name for entry in sorted_entries(folder)]
+
+
+def sorted_entries(folder: Path) -> list[os.DirEntry]:
+    """What is `visible` in `folder`; what each is needs no question to the disk."""
+    return sorted(entries_in(folder), key=lambda entry: entry.name)
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is a folder or a link to one; a link that leads round and round is none."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
+
+
+def is_file(entry: os.DirEntry) -> bool:
+    """Whether it is a plain file or a link to one."""
+    return Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether nothing is `visible` in it."""
+    return next(entries_in(folder), None) is None
+
+
+def holds_folders(folder: Path) -> bool:
+    """Whether a folder is `visible` in it."""
+    return any(map(is_folder, entries_in(folder)))
+
+
+def entries_in(folder: Path) -> Iterator[os.DirEntry]:
+    """What is `visible` in `folder`, in the disk's order: a million of them need no list."""
     try:
-        entries = sorted(folder.iterdir())
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.name not in SYSTEM_LEFTOVERS:
+                    yield entry
     except OSError as error:
         raise UserError(
             f"Expected a folder that can be read. Received: {folder}: {error.strerror}."
         ) from error
-    return [
-        path
-        for path in entries
-        if not path.name.startswith(".") and path.name not in SYSTEM_LEFTOVERS
-    ]

@@ -1,13 +1,17 @@
 """Finds the photo that an id means, however the folders were wrapped and the name was written."""
 
+import os
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from carcls.data.images import list_photos
+from carcls.data.images import walk_photos
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -22,8 +26,8 @@ _STARTS = re.compile(
     re.DOTALL,
 )
 _OPENED = 5  # of the files without an image's name, how many are looked into
-# How an id may differ from the name of its file, the strictest reading first.
-_READINGS = ("as written", "suffix in another case", "without a suffix")
+_ASKED = 1000  # files of a folder after which it is listed, which costs less than to go on asking
+_FEW = 8  # folders that are gone through one by one
 
 
 class PhotoIndex:
@@ -43,9 +47,10 @@ class PhotoIndex:
     ) -> None:
         self.root = root
         self.ambiguous: set[str] = set()
+        self._prefix = _prefix(root)
         self._leave_out = frozenset(name.lower() for name in leave_out)
         self._called = root.absolute().name if called is None else called
-        self._tails: dict[str, dict[str, list[Path]]] = {}
+        self._files: dict[str, _Files] = {}
 
     def find(self, photo_id: str, category: str = "") -> str | None:
         """The photo of `photo_id`, first looked for in the folder of its class.
@@ -58,34 +63,15 @@ class PhotoIndex:
         Returns:
             Its path; None if there is none, or more than one.
         """
-        if ".." in PurePosixPath(category).parts or category.startswith("/"):
-            category = ""  # a name, but no folder's
+        folder = _as_folder(category)
         for inside in self._spellings(photo_id):
-            found = self._candidates(inside, category)
+            found = self._candidates(inside, folder)
             if len(found) == 1:
-                return str(found[0])
+                return found[0]
             if found:
                 self.ambiguous.add(photo_id)
                 return None
         return None
-
-    def _candidates(self, inside: str, category: str) -> list[Path]:
-        in_class = f"{category}/{inside}" if category else inside
-        for name in (in_class, inside) if "/" in inside else (in_class,):
-            path = self.root / name
-            with suppress(OSError):  # a name longer than the file system allows
-                if not self._is_left_out(path) and path.is_file():
-                    return [path]
-        # Photos are listed as late as can be: it takes long where there are many.
-        is_folder = _composed(PurePosixPath(category).name) in self._folder_names
-        for name in (in_class, inside) if is_folder else (inside,):
-            found = [self._ending_in(name, reading) for reading in _READINGS]
-            depth = len(self.root.parts) + len(PurePosixPath(name).parts)
-            whole = ([path for path in paths if len(path.parts) == depth] for paths in found)
-            for paths in (*whole, *found):
-                if paths:
-                    return paths
-        return []
 
     def why_not_found(self, photo_id: str) -> str:
         """The reason why `find` gave no photo for this id."""
@@ -93,24 +79,121 @@ class PhotoIndex:
             return "more than one photo of that name"
         return "no photo of that Id"
 
+    def paths(self) -> Iterator[str]:
+        """All files below the folder that may be photos, sorted."""
+        return (place.prefix + name for place in self._places for name in place.names)
+
+    def __len__(self) -> int:
+        """How many `paths` there are."""
+        return sum(len(place.names) for place in self._places)
+
+    def inside(self, path: str) -> str:
+        """A photo's path below the root, with / between its parts."""
+        return path[len(self._prefix) :]
+
+    def folders_of(self, path: str) -> str:
+        """The folders between `root` and a photo, as `/train/cats/`."""
+        folders = self.inside(path).rpartition("/")[0]
+        return _composed(f"/{folders}/" if folders else "/")
+
+    def _candidates(self, inside: str, folder: str) -> list[str]:
+        """The photos that an id may mean, one if it is clear.
+
+        Args:
+            inside: The id as a path below the root.
+            folder: That of its class, empty if it has none.
+        """
+        names = [f"{folder}/{inside}", inside] if folder else [inside]
+        for name in names if "/" in inside else names[:1]:
+            if self._is_there(name):
+                return [self._prefix + name]
+        # Photos are listed as late as can be: it takes long where there are many.
+        is_folder = folder != "" and _composed(folder.rpartition("/")[2]) in self._folder_names
+        for name in names if is_folder else names[-1:]:
+            found = self._ending_in(name)
+            if found:
+                return found
+        return []
+
+    def _is_there(self, name: str) -> bool:
+        if self._leave_out and name.partition("/")[0].lower() in self._leave_out:
+            return False
+        folder, _, file = name.rpartition("/")
+        if folder not in self._files:
+            self._files[folder] = _Files(_prefix(self.root / folder))
+        return file in self._files[folder]
+
+    def _ending_in(self, name: str) -> list[str]:
+        """The photos whose paths end in `name`: as it is written, else nearly so.
+
+        Nearly is a suffix in another case, or any suffix where the name has none. That whole paths
+        are the name counts for more than how it is written.
+        """
+        folder, _, file = _composed(name).rpartition("/")
+        if folder not in self._by_end:
+            return []
+        stem, suffix = _stem_and_suffix(file)
+        found = []
+        for place in self._ends(folder, stem):
+            for other in place.named(stem):
+                is_exact = other == file or _composed(other) == file
+                if is_exact or _fits(other, suffix):
+                    found.append((place.inside != folder, not is_exact, place.prefix + other))
+        if len(found) < 2:
+            return [path for _, _, path in found]
+        best = min(found)[:2]
+        return [path for *rank, path in found if tuple(rank) == best]
+
+    def _ends(self, folder: str, stem: str) -> "list[_Place]":
+        """The places whose paths end in `folder`; of many, those with such a photo."""
+        places = self._by_end[folder]
+        if len(places) <= _FEW:
+            return places
+        end = f"/{folder}" if folder else ""
+        return [p for p in self._by_stem.get(stem, []) if f"/{p.inside}".endswith(end)]
+
+    @cached_property
+    def _places(self) -> "list[_Place]":
+        places = []
+        for base, names in walk_photos(self.root):
+            prefix = _prefix(base)
+            inside = self.inside(prefix).removesuffix("/")
+            if inside.partition("/")[0].lower() in self._leave_out:
+                continue
+            if not inside:
+                names = [name for name in names if name.lower() not in self._leave_out]
+            places.append(_Place(prefix=prefix, inside=_composed(inside), names=names))
+        return places
+
     @cached_property
     def _folder_names(self) -> set[str]:
         """Of all folders below the root that photos lie in."""
-        folders = {path.parent for path in self.photos}
-        names = (folder.relative_to(self.root).parts for folder in folders)
-        return {_composed(name) for parts in names for name in parts}
+        return {name for place in self._places for name in place.inside.split("/")} - {""}
 
     @cached_property
-    def photos(self) -> list[Path]:
-        """All files below the folder that may be photos, sorted."""
-        return [path for path in list_photos(self.root) if not self._is_left_out(path)]
+    def _by_end(self) -> "dict[str, list[_Place]]":
+        """Every place by every end of its path: cats, train/cats, and the empty one."""
+        ends = defaultdict(list)
+        for place in self._places:
+            parts = place.inside.split("/") if place.inside else []
+            for start in range(len(parts) + 1):
+                ends["/".join(parts[start:])].append(place)
+        return dict(ends)
 
-    def folders_of(self, path: str | Path) -> str:
-        """The folders between `root` and a photo, as `/train/cats/`."""
-        return _composed("/".join(("", *Path(path).relative_to(self.root).parts[:-1], "")))
+    @cached_property
+    def _by_stem(self) -> "dict[str, list[_Place]]":
+        places = defaultdict(list)
+        for place in self._places:
+            for stem in place.by_stem:
+                places[stem].append(place)
+        return dict(places)
 
     def _spellings(self, photo_id: str) -> list[str]:
         """An id as paths below `root`, the likeliest first; none if it leads out of it."""
+        framed = f"/{photo_id}/"
+        is_odd = "//" in framed or "/./" in framed or "/../" in framed or "\\" in framed
+        if not (is_odd or photo_id != photo_id.strip() or framed.startswith(f"/{self._called}/")):
+            return [photo_id]
         path = Path(photo_id)
         if path.is_absolute():
             if not path.is_relative_to(self.root.absolute()):
@@ -123,57 +206,114 @@ class PhotoIndex:
         safe = [p for p in spellings if p.parts and not p.is_absolute() and ".." not in p.parts]
         return list(dict.fromkeys(p.as_posix() for p in safe))
 
-    def _is_left_out(self, path: Path) -> bool:
-        return path.relative_to(self.root).parts[0].lower() in self._leave_out
 
-    def _ending_in(self, name: str, reading: str) -> list[Path]:
-        name = _composed(name)
-        suffix = PurePosixPath(name).suffix
-        if reading == "suffix in another case":
-            name = name.removesuffix(suffix) + suffix.lower()
-        elif reading == "without a suffix" and suffix.lower() in IMAGE_SUFFIXES:
-            return []
-        if reading not in self._tails:
-            self._tails[reading] = self._index(reading)
-        return self._tails[reading].get(name, [])
+class _Files:
+    """The files of a folder by name: asked for one by one, and listed once they are many."""
 
-    def _index(self, reading: str) -> dict[str, list[Path]]:
-        """Every photo by every end of its path: 1.jpg, cats/1.jpg, train/cats/1.jpg."""
-        tails = defaultdict(list)
-        for path in self.photos:
-            parts = path.relative_to(self.root).parts
-            name = parts[-1]
-            if reading != "as written":
-                if path.suffix.lower() not in IMAGE_SUFFIXES:
-                    continue
-                name = name.removesuffix(path.suffix)
-                name += path.suffix.lower() if reading == "suffix in another case" else ""
-            for start in range(len(parts)):
-                tails[_composed("/".join((*parts[start:-1], name)))].append(path)
-        return dict(tails)
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._exists = False
+        with suppress(OSError):  # a name longer than the file system allows
+            self._exists = Path(prefix).is_dir()
+        self._asked = 0
+        self._names: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        if not self._exists:
+            return False
+        self._asked += 1
+        if self._asked == _ASKED:
+            with suppress(OSError), os.scandir(self._prefix or ".") as entries:
+                self._names = {entry.name for entry in entries if entry.is_file()}
+        # A disk may know a name that it does not list: in another case, in another spelling.
+        return name in self._names or os.path.isfile(self._prefix + name)  # noqa: PTH113 - quicker
 
 
-def is_image(path: Path) -> bool:
+@dataclass(kw_only=True, eq=False)
+class _Place:
+    """A folder with photos.
+
+    Attributes:
+        prefix: What their paths start with.
+        inside: Its path below the root, in one Unicode spelling; empty for the root itself.
+        names: Of the photos, sorted.
+    """
+
+    prefix: str
+    inside: str
+    names: list[str]
+
+    @cached_property
+    def by_stem(self) -> dict[str, str | list[str]]:
+        """The names, one or several, by what they are without the suffix of an image."""
+        found: dict[str, str | list[str]] = {}
+        for name in self.names:
+            stem, _ = _stem_and_suffix(_composed(name))
+            before = found.get(stem)
+            if before is None:
+                found[stem] = name
+            else:
+                found[stem] = [*([before] if isinstance(before, str) else before), name]
+        return found
+
+    def named(self, stem: str) -> list[str]:
+        """The names that are this one without the suffix of an image."""
+        found = self.by_stem.get(stem, [])
+        return [found] if isinstance(found, str) else found
+
+
+def is_image(path: str) -> bool:
     """Whether it has the name of an image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    return _stem_and_suffix(path.rpartition("/")[2])[1] != ""
 
 
-def hold_a_photo(paths: list[Path]) -> bool:
+def hold_a_photo(paths: Iterable[str]) -> bool:
     """Whether a file among them has the name of an image, or else one of the first starts as one.
 
     Photos may have any name, or none that says so (`.ashx`); but a folder of notes is no class.
     """
-    return any(map(is_image, paths)) or any(map(_starts_as_a_photo, paths[:_OPENED]))
+    paths = iter(paths)
+    first = list(islice(paths, _OPENED))
+    return any(map(is_image, first)) or any(map(is_image, paths)) or any(map(_is_photo, first))
 
 
-def _starts_as_a_photo(path: Path) -> bool:
+def _is_photo(path: str) -> bool:
+    """Whether a file starts as one."""
     try:
-        if not path.is_file():  # opening a pipe would wait for someone to write to it
+        if not Path(path).is_file():  # opening a pipe would wait for someone to write to it
             return False
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             return _STARTS.match(file.read(32)) is not None
     except OSError:
         return False
+
+
+def _stem_and_suffix(name: str) -> tuple[str, str]:
+    """A name without the suffix of an image, and that suffix; the whole name if it has none."""
+    dot = name.rfind(".")
+    if dot > 0 and name[dot:].lower() in IMAGE_SUFFIXES:
+        return name[:dot], name[dot:]
+    return name, ""
+
+
+def _fits(name: str, suffix: str) -> bool:
+    """Whether the name of an image ends in `suffix`, in any case; in any, if that is empty."""
+    its = _stem_and_suffix(name)[1]
+    return its.lower() == suffix.lower() if suffix else its != ""
+
+
+@lru_cache(1024)
+def _as_folder(category: str) -> str:
+    """A class's name as a path below the root; empty if no folder can be called so."""
+    path = PurePosixPath(category)
+    is_one = path.parts and not path.is_absolute() and ".." not in path.parts
+    return path.as_posix() if is_one else ""
+
+
+def _prefix(folder: str | Path) -> str:
+    """What the paths of files in a folder start with, as pathlib writes them."""
+    path = str(Path(folder))
+    return "" if path == "." else path.removesuffix("/") + "/"
 
 
 def _composed(name: str) -> str:

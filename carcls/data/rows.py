@@ -2,12 +2,14 @@
 
 import logging
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from carcls.config import DataConfig
-from carcls.data.layout import visible
+from carcls.data.layout import entries_in, is_file
 from carcls.data.photo_index import PhotoIndex, is_image
 from carcls.data.records import TestPhotos, TrainingPhotos, examples, labelled
 from carcls.data.selection import drop_excluded
@@ -43,17 +45,18 @@ def photos_of_rows(
             beside the photos of the rows, in a folder of theirs, are counted and said.
 
     Raises:
-        UserError: As said above; if a photo has two rows; if nothing is left to tell apart.
+        UserError: As said above; if rows of one photo disagree, or are more than one where the
+            source is not data=csv, unless such rows are left out too; if nothing is left to tell
+            apart.
     """
     table = _without_spaces(table, csv, label_column)
-    rows = zip(table.id, table.name, strict=True)
-    table = table.assign(path=pd.Series([index.find(*row) for row in rows], table.index, object))
-    used = [*table.path, *others]
-    strays = _strays(index, index.photos, used) if all_need_rows else []
+    table = table.assign(path=_paths(table, index))
+    used = {path for path in (*table.path, *others) if path is not None}
+    strays = _strays(index, index.paths(), used) if all_need_rows else []
     if not all_need_rows:
         _say_neighbours(table, index, csv, used)
     table, skipped = drop_excluded(table, config, str(csv))
-    classes = set(table.name) - {""}
+    classes = set(table.name.unique()) - {""}
 
     ids = table.id[table.name == ""].tolist()
     if ids:
@@ -74,24 +77,20 @@ def photos_of_rows(
         table = table[table.path.notna()]
 
     misplaced = _misplaced(table, index, classes)
-    if misplaced:
-        complaint = (
-            f"Expected {csv} and the folders below {index.root} to agree. "
-            "Received photos in the folder of another class for"
-        )
-        shown = [f"{table.id[row]} ({reason})" for row, reason in misplaced.items()]
-        hint = " Mend the CSV or move the photos."
-        _tell(list(misplaced), shown, len(table), complaint, config, hint)
-        skipped += [(table.id[row], reason) for row, reason in misplaced.items()]
-        table = table.drop(index=list(misplaced))
+    complaint = (
+        f"Expected {csv} and the folders below {index.root} to agree. "
+        "Received photos in the folder of another class for"
+    )
+    hint = " Mend the CSV or move the photos."
+    table = _without(misplaced, table, complaint, config, skipped, hint)
 
-    repeated = _repeated(table)
-    if repeated:
-        shown = [f"{table.id[row]} ({reason})" for row, reason in repeated.items()]
-        complaint = f"Expected every photo once in {csv}. Received more than once"
-        _tell(list(repeated), shown, len(table), complaint, config)
-        skipped += [(table.id[row], reason) for row, reason in repeated.items()]
-        table = table.drop(index=list(repeated))
+    may_repeat = config.name == "csv"
+    complaint = f"Expected every photo once in {csv}. Received more than once"
+    if may_repeat:
+        complaint = f"Expected all rows of a photo in {csv} to agree. Received contradictions in"
+    table = _without(_repeated(table, may_repeat), table, complaint, config, skipped)
+    if may_repeat:
+        _say_repeats(table, csv)
     table = table.sort_values(["id", "name"], ignore_index=True)
     columns = [name for name in ("id", "path", "is_val") if name in table]
     photos = labelled(table[columns], table.name, skipped, str(csv))
@@ -99,7 +98,7 @@ def photos_of_rows(
     if strays:
         complaint = f"Expected a row in {csv} for every photo below {index.root}. Received none for"
         hint = " Name the CSV of photos to predict with data.test_csv." * (config.name == "csv")
-        _tell(strays, strays, len(index.photos), complaint, config, hint)
+        _tell(strays, strays, len(index), complaint, config, hint)
         photos.skipped += [(photo_id, f"no row in {csv.name}") for photo_id in strays]
 
     lost = sorted(classes - set(photos.class_names))
@@ -135,6 +134,38 @@ def photos_of_ids(
     return photos.checked(csv, index.root)
 
 
+def _paths(table: pd.DataFrame, index: PhotoIndex) -> pd.Series:
+    """The photo of every row, None where there is none; those of one id and class are one look."""
+    ids, distinct_ids = pd.factorize(table.id)
+    names, distinct_names = pd.factorize(table.name)
+    pairs, row = np.unique(ids * max(len(distinct_names), 1) + names, return_inverse=True)
+    ids, names = np.divmod(pairs, max(len(distinct_names), 1))
+    looks = zip(
+        distinct_ids.to_numpy(object)[ids], distinct_names.to_numpy(object)[names], strict=True
+    )
+    found = np.empty(len(pairs), object)
+    found[:] = [index.find(*look) for look in looks]
+    return pd.Series(found[row], table.index, object)
+
+
+def _without(
+    reasons: pd.Series,
+    table: pd.DataFrame,
+    complaint: str,
+    config: DataConfig,
+    skipped: list[tuple[str, str]],
+    hint: str = "",
+) -> pd.DataFrame:
+    """`table` without the rows that have a reason, which are told, or else join `skipped`."""
+    if reasons.empty:
+        return table
+    rows = list(zip(table.id[reasons.index], reasons, strict=True))
+    shown = [f"{photo_id} ({reason})" for photo_id, reason in rows]
+    _tell(rows, shown, len(table), complaint, config, hint)
+    skipped += rows
+    return table.drop(index=reasons.index)
+
+
 def _tell(
     wrong: list, shown: list[str], total: int, complaint: str, config: DataConfig, hint: str = ""
 ) -> None:
@@ -158,9 +189,10 @@ def _hints(ids: list[str], index: PhotoIndex, strays: list[str]) -> str:
 
 def _without_spaces(table: pd.DataFrame, csv: Path, label_column: str) -> pd.DataFrame:
     """Classes that differ by spaces around them alone, as typed tables have them, made one."""
-    stripped = table.name.str.strip()
-    if stripped.nunique() == table.name.nunique():
+    names = set(table.name.unique())
+    if len({name.strip() for name in names}) == len(names):
         return table
+    stripped = table.name.str.strip()
     changed = table.name[table.name != stripped]
     log.warning(
         f"WARNING: {len(changed)} values of {label_column} in {csv} have spaces around them, which "
@@ -169,66 +201,96 @@ def _without_spaces(table: pd.DataFrame, csv: Path, label_column: str) -> pd.Dat
     return table.assign(name=stripped)
 
 
-def _repeated(table: pd.DataFrame) -> dict[int, str]:
-    """Rows to leave out because of their photo's other rows: all but one, or all that differ."""
-    rows = table[table.path.duplicated(keep=False)]
-    classes = rows.groupby("path").name.transform("nunique")
-    again = rows.path.duplicated()
-    return {
-        row: "rows of different classes" if n > 1 else "the same row again"
-        for row, n, is_again in zip(rows.index, classes, again, strict=True)
-        if n > 1 or is_again
-    }
+def _repeated(table: pd.DataFrame, may_repeat: bool) -> pd.Series:
+    """Rows to leave out because of their photo's other rows, by index, with the reason.
+
+    All that differ, and unless a photo may have several rows all but the first of the others.
+    """
+    photo, photos = pd.factorize(table.path)
+    reasons = np.full(len(table), None, object)
+    if len(photos) < len(table):
+        if not may_repeat:
+            reasons[table.path.duplicated()] = "the same row again"
+        if "is_val" in table:
+            reasons[_differ(photo, table.is_val)] = "rows on both sides of the split"
+        reasons[_differ(photo, table.name)] = "rows of different classes"
+    return pd.Series(reasons, table.index).dropna()
 
 
-def _misplaced(table: pd.DataFrame, index: PhotoIndex, classes: set[str]) -> dict[int, str]:
-    """Rows whose photo lies in the folder of another class and not in that of its own.
+def _differ(photo: np.ndarray, values: pd.Series) -> np.ndarray:
+    """`(n,)` bool: whether the rows of a row's photo, numbered in `photo`, have several values."""
+    codes, distinct = pd.factorize(values)
+    pairs = np.unique(photo * len(distinct) + codes)
+    return (np.bincount(pairs // len(distinct)) > 1)[photo]
+
+
+def _say_repeats(table: pd.DataFrame, csv: Path) -> None:
+    """Counts the photos that have several rows."""
+    again = table.path[table.path.duplicated()]
+    if len(again):
+        log.info(
+            f"{len(again)} of the {len(table)} rows of {csv} repeat {again.nunique()} photos: "
+            "a photo counts as often as it has rows, which are all on one side of the split."
+        )
+
+
+def _misplaced(table: pd.DataFrame, index: PhotoIndex, classes: set[str]) -> pd.Series:
+    """Rows whose photo lies in the folder of another class and not in that of its own, as reasons.
 
     None if most that lie in folders of such names do: photos are numbered into folders 0, 1, 2 to
     keep these small, and then 3 says nothing of class 3.
     """
-    folders = [index.folders_of(path) for path in table.path]
+    parents = np.array([path.rpartition("/")[0] for path in table.path], object)
+    folder, parents = pd.factorize(parents)
+    folders = [index.folders_of(f"{parent}/") for parent in parents]
+    code, names = pd.factorize(table.name)
     # A class may have the name of a folder that all photos share (train): it says nothing then.
-    shared = set.intersection(*(set(names.split("/")) for names in folders)) if folders else set()
+    shared = set.intersection(*(set(f.split("/")) for f in folders)) if folders else set()
     of_classes = {_nfc(name) for name in classes} - {
         name for name in shared if (table.name == name).mean() <= 0.5
     }
-    found, own = {}, 0
-    for row, name, names in zip(table.index, table.name, folders, strict=True):
-        said = [folder for folder in names.split("/") if folder in of_classes]
-        if f"/{_nfc(name)}/" in names:
-            own += bool(said)
+    pairs, pair, counts = np.unique(
+        folder * max(len(names), 1) + code, return_inverse=True, return_counts=True
+    )
+    reasons, own = np.full(len(pairs), None, object), 0
+    for number, count in enumerate(counts.tolist()):
+        inside, name = folders[pairs[number] // len(names)], names[pairs[number] % len(names)]
+        said = [part for part in inside.split("/") if part in of_classes]
+        if f"/{_nfc(name)}/" in inside:
+            own += count * bool(said)
         elif said:
-            found[row] = f"in the folder {said[-1]}, the CSV says {name}"
-    if found and len(found) >= own:
-        shown = [f"{table.id[row]} ({reason})" for row, reason in found.items()]
+            reasons[number] = f"in the folder {said[-1]}, the CSV says {name}"
+    found = pd.Series(reasons[pair], table.index, object).dropna()
+    if len(found) and len(found) >= own:
+        shown = [f"{i} ({why})" for i, why in zip(table.id[found.index], found, strict=True)]
         log.warning(
             f"WARNING: {len(found)} of {len(found) + own} photos in folders named as classes lie "
             f"in that of another, so the folders are taken for no classes: {examples(shown)}."
         )
-        return {}
+        return found[:0]
     return found
 
 
-def _say_neighbours(
-    table: pd.DataFrame, index: PhotoIndex, csv: Path, used: list[str | None]
-) -> None:
+def _say_neighbours(table: pd.DataFrame, index: PhotoIndex, csv: Path, used: set[str]) -> None:
     """Counts photos without a row in the folders that rows use, but for the index's own root."""
-    folders = {Path(path).parent for path in table.path.dropna()} - {index.root}
-    photos = [path for folder in sorted(folders) for path in visible(folder) if path.is_file()]
+    inside = {index.inside(path).rpartition("/")[0] for path in table.path.dropna().unique()}
+    folders = sorted(index.root / name for name in inside - {""})
+    photos = []
+    for folder in folders:
+        others = (entry for entry in entries_in(folder) if f"{folder}/{entry.name}" not in used)
+        names = sorted(entry.name for entry in others if is_image(entry.name) and is_file(entry))
+        photos += [f"{folder}/{name}" for name in names]
     strays = _strays(index, photos, used)
     if strays:
         log.info(f"{len(strays)} photos beside those of {csv} have no row: {examples(strays)}.")
 
 
-def _strays(index: PhotoIndex, photos: list[Path], used: list[str | None]) -> list[str]:
+def _strays(index: PhotoIndex, photos: Iterable[str], used: set[str]) -> list[str]:
     """Those of `photos` that no row means, as paths below the index's root."""
-    known = {_folded(path) for path in used if path is not None}
-    return [
-        path.relative_to(index.root).as_posix()
-        for path in photos
-        if is_image(path) and _folded(str(path)) not in known
-    ]
+    others = [path for path in photos if path not in used and is_image(path)]
+    folded = {_folded(path) for path in others}
+    known = {name for name in map(_folded, used) if name in folded} if others else set()
+    return [index.inside(path) for path in others if _folded(path) not in known]
 
 
 def _folded(path: str) -> str:
