@@ -115,9 +115,7 @@ def _interpolate(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def list_photos(folder: Path, follow_links: bool = True) -> list[Path]:
     """The files of `walk_photos`, in its order."""
-    return [
-        Path(base, name) for base, names in walk_photos(folder, follow_links) for name in names
-    ]
+    return [Path(base, name) for base, names in walk_photos(folder, follow_links) for name in names]
 
 
 def walk_photos(folder: Path, follow_links: bool = True) -> Iterator[tuple[str, list[str]]]:

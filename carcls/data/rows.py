@@ -34,6 +34,8 @@ def photos_of_rows(
     Rows without a photo or a class, rows whose photo lies in another class's folder and photos
     without a row are told, or left out and listed where `data.on_missing` is `skip`.
 
+    With data=csv a photo may have several rows of its one class, which all stay and are counted.
+
     Args:
         table: `id`, `name` (the class) and, where the rows come with a split, `is_val`.
         index: Where the photos are.
