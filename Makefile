@@ -30,7 +30,8 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 
 bench: $(READY)
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@set -e; for name in loader cache policy predict million step; do \
+	  echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 clean:
 	rm -rf $(VENV)

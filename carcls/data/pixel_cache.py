@@ -26,6 +26,7 @@ from carcls.data.archives import default_cache_dir
 from carcls.data.photos import Photos, open_files
 from carcls.data.pixels import Pixels
 from carcls.data.preparing import Opened
+from carcls.data.records import file_facts
 
 log = logging.getLogger(__name__)
 
@@ -130,12 +131,7 @@ def _key(files: Sequence[str], photos: Photos) -> str:
     """A hash of the files, their sizes and times, and of what makes pixels of them."""
     made_by = (_VERSION, PIL.__version__, cv2.__version__, photos.size, photos.resize_mode)
     digest = hashlib.sha256(repr(made_by).encode())
-    for file in files:
-        try:
-            status = Path(file).stat()
-            facts = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:
-            facts = "none"
+    for file, *facts in zip(files, *file_facts(files), strict=True):
         digest.update(f"{Path(file).absolute()}\0{facts}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:24]
 
