@@ -32,7 +32,7 @@ from carcls.data.transforms import build_augment
 from carcls.data.workers import default_workers
 
 SIZE, BATCH, SEED = 240, 16, 42
-ROUNDS = 5
+ROUNDS = 12
 COUNTED, WARM_UP = 96, 16  # batches
 STEPS = policy("photo")
 
@@ -55,7 +55,7 @@ class Work:
         if self._augment is None:  # in each process or thread its own
             self._augment = build_augment(STEPS)
         epoch, number = divmod(step, len(self))
-        order = np.random.default_rng([SEED, epoch]).permutation(len(self.pixels))
+        order = np.random.default_rng([SEED, epoch]).permutation(len(self) * BATCH)
         chosen = order[number * BATCH :][:BATCH]
         return np.stack([self.photo(epoch, int(index), self._augment) for index in chosen])
 
@@ -124,8 +124,7 @@ def tf_data(photos: Photos, workers: int) -> Iterator[np.ndarray]:
 
     def plan() -> Iterator[tuple[int, int]]:
         for epoch in range(10**6):
-            order = np.random.default_rng([SEED, epoch]).permutation(len(work.pixels))
-            for index in order[: len(work) * BATCH]:
+            for index in np.random.default_rng([SEED, epoch]).permutation(len(work) * BATCH):
                 yield epoch, int(index)
 
     spec = (tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.int64))

@@ -86,6 +86,26 @@ def test_any_number_of_processes_gives_the_same_batches(paths, reference, worker
         np.testing.assert_array_equal(photos.pixels.array, pixels)  # augmenting leaves them alone
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_kept_of_a_batch_stays_as_it_was(paths, reference, workers):
+    """Batches lie where the next ones are made; a caller may keep any part of any of them."""
+    loader = make_loader(read_photos(paths, keep=True), workers=workers)
+    kept, parts = [], []
+    for step, (images, _) in enumerate(itertools.islice(loader.from_step(0), 60)):
+        parts.append((step, images[1:, ::2].reshape(-1, SIZE * 3)[3:7]))
+        if step % 3:
+            kept.append((step, images))
+        kept = kept[-7:]
+        parts = parts[-20:]
+    loader.close()
+    expected = [images for images, _ in take(make_loader(read_photos(paths)).from_step(0), 60)]
+    for step, images in kept:
+        np.testing.assert_array_equal(images, expected[step])
+    for step, part in parts:
+        wanted = expected[step][1:, ::2].reshape(-1, SIZE * 3)[3:7]
+        np.testing.assert_array_equal(part, wanted)
+
+
 def test_large_batches_are_shared_among_the_processes(paths):
     photos = read_photos(paths * 9)
     labels = np.arange(len(photos))

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -50,9 +51,16 @@ def decode(folder, caplog):
         report = decode_once(photos, settings, workers, done.append)
         if report.state != "off":
             assert sum(done) == len(set(paths))
+        wait_for_the_disk()
         return photos, report
 
     return decode
+
+
+def wait_for_the_disk() -> None:
+    for thread in threading.enumerate():
+        if thread.name == pixel_cache.SYNC:
+            thread.join()
 
 
 def files(folder: Path) -> list[str]:
@@ -107,6 +115,20 @@ def test_a_photo_that_changed_is_decoded_again(paths, decode):
     photos, report = decode(paths)
     assert report.state == "built"
     assert_right(photos)
+
+
+def test_a_file_of_which_only_a_part_is_checked_is_checked_whole_until_it_is_on_the_disk(
+    paths, decode, monkeypatch
+):
+    monkeypatch.setattr(pixel_cache, "_CHECKED_BYTES", 2 * ONE)  # every third photo
+    path = Path(decode(paths)[1].path)
+    data = bytearray(path.read_bytes())
+    assert data.endswith(b"carclsPX")
+    data[4 * ONE] ^= 1
+    path.write_bytes(data)
+    assert decode(paths)[1].state == "found"
+    path.write_bytes(data[:-8] + b"carclspx")
+    assert decode(paths)[1].state == "built"
 
 
 @pytest.mark.parametrize("damage", ["a pixel", "cut", "longer", "facts", "empty"])

@@ -4,6 +4,7 @@ What happens to photo `i` in epoch `e` is a pure function of (seed, e, i), and s
 """
 
 import itertools
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from carcls.data.preparing import Augment, Part, Preparation
 from carcls.data.workers import Workers, workers_for
 from carcls.errors import UserError
 
+_LENT = 4  # batches that a caller may keep before it gets copies
 _PART = 16  # photos that a process prepares between two answers, at most
 _MIXING = 1  # a last word of its seeds, so that it does not draw what a photo of that number does
 _PARTS_AHEAD = 3  # for every process, so that it has work while the network thinks
@@ -23,6 +25,30 @@ _PARTS_AHEAD = 3  # for every process, so that it has work while the network thi
 # (images, labels, words of a seed) to (images, labels).
 Mix = Callable[[np.ndarray, np.ndarray, tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
 Batches = Generator[tuple[np.ndarray, np.ndarray | None], None, None]
+
+
+class Place:
+    """Where a batch is made. It is lent to the caller, and free when nobody has it any more."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+        self.is_taken = False  # from the first part to the last
+        # All views of it, and views of these, refer to this one: numpy keeps no chain of views.
+        self._owner = pixels.array.base
+        self._alone = sys.getrefcount(self._owner)
+
+    @property
+    def is_lent(self) -> bool:
+        return sys.getrefcount(self._owner) > self._alone
+
+    @property
+    def is_free(self) -> bool:
+        return not self.is_taken and not self.is_lent
+
+    def batch(self, count: int, copy: bool) -> np.ndarray:
+        """`(count, size, size, 3)` of it, lent or as a copy."""
+        self.is_taken = False
+        return self.pixels.array[:count].copy() if copy else self.pixels.array[:count]
 
 
 class Loader:
@@ -78,7 +104,7 @@ class Loader:
         self.on_error = on_error
         self.num_classes = num_classes
         self.mix = mix
-        self._batches: Pixels | None = None
+        self._places: list[Place] = []
         self._processes: Workers | None = None
 
     def __len__(self) -> int:
@@ -111,62 +137,68 @@ class Loader:
         """Ends the processes; asked for more batches, it starts others."""
         if self._processes is not None:
             self._processes.close()
-        self._processes = self._batches = None
+        self._processes, self._places = None, []
 
     def _open(self) -> tuple[Workers, int]:
         """The processes, and the parts that they may be ahead."""
         parts_a_batch = -(-self.batch_size // _PART)
         ahead = max(1, _PARTS_AHEAD * self.workers)
         if self._processes is None:
-            # One batch is with the caller, one in the making, the others ahead.
-            slots = 2 + -(-ahead // parts_a_batch) if self.workers else 1
-            batch = min(self.batch_size, len(self.indices))
-            self._batches = Pixels.without_name((slots, batch, self.size, self.size, 3))
+            # In the making are those ahead, and the next one; the others are with the caller.
+            places = 1 + -(-ahead // parts_a_batch) + _LENT
+            shape = (min(self.batch_size, len(self.indices)), self.size, self.size, 3)
+            self._places = [Place(Pixels.without_name(shape)) for _ in range(places)]
             decoded = self.photos.pixels
             setup = Preparation(
-                batches=self._batches,
+                batches=[place.pixels for place in self._places],
                 decoded=decoded,
                 size=self.photos.size,
                 resize_mode=self.photos.resize_mode,
                 augment=self.augment,
                 seed=self.seed,
             )
-            files = [pixels.file for pixels in (self._batches, decoded) if pixels is not None]
+            files = [pixels.file for pixels in (*setup.batches, decoded) if pixels is not None]
             self._processes = Workers("carcls.data.preparing:preparing", setup, self.workers, files)
         return self._processes, ahead
 
     def _stream(self, steps: Iterable[int]) -> Batches:
         processes, ahead = self._open()
-        started: deque[tuple[int, int, np.ndarray, int]] = deque()  # slot, step, indices, parts
-        answers = processes.map(self._parts(steps, started), ahead)
+        places = self._places
+        for place in places:
+            place.is_taken = False  # by a stream that was given up
+        started: deque[tuple[Place, int, np.ndarray, int]] = deque()  # place, step, indices, parts
+        answers = processes.map(self._parts(steps, places, started), ahead)
         try:
             for told in answers:
-                slot, step, indices, num_parts = started.popleft()
+                place, step, indices, num_parts = started.popleft()
                 for _ in range(num_parts - 1):
                     told += next(answers)
-                images = self._batches.array[slot, : len(indices)]
+                lent = sum(other.is_lent for other in places)
+                images = place.batch(len(indices), copy=lent >= _LENT)
                 images, labels = self._without_black(images, indices, told)
-                yield self._with_shares(images, labels, step)
+                batch = self._with_shares(images, labels, step)
+                del images
+                yield batch
+                del batch  # or it would be with us
         finally:
             answers.close()
 
-    def _parts(self, steps: Iterable[int], started: deque) -> Iterator[Part]:
+    def _parts(self, steps: Iterable[int], places: list["Place"], started: deque) -> Iterator[Part]:
         """The parts of every batch in turn; each batch is put into `started` before its first."""
         order_of, order = -1, self.indices
-        slots = self._batches.shape[0]
-        for number, step in enumerate(steps):
+        for step in steps:
             epoch, batch = divmod(step, len(self))
             if epoch != order_of:
                 order_of, order = epoch, self.order(epoch)
             indices = order[batch * self.batch_size :][: self.batch_size]
             firsts = range(0, len(indices), _PART)
-            started.append((number % slots, step, indices, len(firsts)))
+            number = next(i for i, place in enumerate(places) if place.is_free)
+            places[number].is_taken = True
+            started.append((places[number], step, indices, len(firsts)))
             for first in firsts:
                 chosen = indices[first : first + _PART].tolist()
                 sources = [self.photos.source(index) for index in chosen]
-                yield Part(
-                    slot=number % slots, first=first, epoch=epoch, indices=chosen, sources=sources
-                )
+                yield Part(place=number, first=first, epoch=epoch, indices=chosen, sources=sources)
 
     def _with_shares(
         self, images: np.ndarray, labels: np.ndarray | None, step: int
@@ -182,7 +214,6 @@ class Loader:
     def _without_black(
         self, images: np.ndarray, indices: np.ndarray, told: list[tuple[int, Any, Any]]
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        images = images.copy()  # the place is used again, and nobody knows what keeps the batch
         labels = None if self.labels is None else self.labels[indices].astype(np.int32)
         black = set()
         for place, error, note in told:

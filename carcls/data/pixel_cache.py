@@ -3,20 +3,22 @@
 A file holds the pixels of `n` photos as an `(n, size, size, 3)` array of bytes, then what is known
 of them as JSON, its length in 8 bytes, and a mark. Its name is a hash of all that the pixels depend
 on, so that photos that have changed have another file. It is built under another name and renamed:
-what has the name is whole.
+what has the name is whole. That it has reached the disk as well, which a power cut would show, is
+waited for in the background, and then noted in the mark.
 """
 
 import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from math import prod
 from pathlib import Path
 
 import cv2
@@ -31,9 +33,12 @@ from carcls.data.records import file_facts
 log = logging.getLogger(__name__)
 
 _VERSION = 1  # of the file, and of what our own code makes of a photo
-_MARK = b"carclspx"
+_MARK, _ON_DISK = b"carclspx", b"carclsPX"
+SYNC = "carcls: decoded photos to disk"  # a thread
 _SPARED_BYTES = 1_000_000_000  # of the disk, for others
-_CHECKED_BYTES = 1_000_000_000  # of a file's pixels when it is opened, spread over all of it
+# Of the pixels of a file that has reached the disk, so many are checked when it is opened, spread
+# over all of it; else all are.
+_CHECKED_BYTES = 1_000_000_000
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -88,7 +93,7 @@ def decode_once(
     """
     files, rows = photos.files()
     shape = (len(files), photos.size, photos.size, 3)
-    report = CacheReport(size=photos.size, state="off", num_bytes=prod(shape))
+    report = CacheReport(size=photos.size, state="off", num_bytes=math.prod(shape))
     if report.num_bytes > settings.limit_bytes:
         limit = f"{settings.limit_bytes / 1e9:g} GB"
         report.reason = f"more than data.cache_limit allows, {limit}"
@@ -108,15 +113,11 @@ def decode_once(
                         f"Decoding {len(files)} photos to {photos.size} px, once: "
                         f"{_gigabytes(report.num_bytes)} in {path.parent}."
                     )
-                    _build(path, files, photos, workers, progress)
+                    found = _build(path, files, photos, workers, progress)
                     report.state = "built"
-                    found = _open(path, shape)
     except OSError as error:
         report.state = "off"
         report.reason = f"{path.parent} cannot be written, {error.strerror or error}"
-        return report
-    if found is None:
-        report.state, report.reason = "off", f"{path} cannot be read back"
         return report
     if report.state == "off":
         report.state = "found"
@@ -154,31 +155,41 @@ def _build(
     photos: Photos,
     workers: int,
     progress: Callable[[int], None],
-) -> None:
+) -> tuple[Pixels, list[Opened]]:
     shape = (len(files), photos.size, photos.size, 3)
     building = path.with_suffix(".building")
     try:
-        with building.open("wb+") as file:
-            _reserve(file.fileno(), prod(shape))
-            target = Pixels(os.dup(file.fileno()), shape, writable=True)
-            opened = open_files(files, photos, target, workers, progress)
-            facts = {
-                "shape": shape,
-                "checksums": [found.checksum for found in opened],
-                "odd": {
-                    row: {k: v for k, v in asdict(found).items() if k != "checksum"}
-                    for row, found in enumerate(opened)
-                    if found.error is not None or found.note is not None
-                },
-            }
-            text = json.dumps(facts).encode()
-            file.seek(0, os.SEEK_END)
+        pixels = Pixels(os.open(building, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666), shape)
+        fcntl.flock(pixels.file, fcntl.LOCK_SH)  # as `_open` has it
+        _reserve(pixels.file, pixels.nbytes)
+        opened = open_files(files, photos, pixels, workers, progress)
+        facts = {
+            "shape": shape,
+            "checksums": [found.checksum for found in opened],
+            "odd": {
+                row: {k: v for k, v in asdict(found).items() if k != "checksum"}
+                for row, found in enumerate(opened)
+                if found.error is not None or found.note is not None
+            },
+        }
+        text = json.dumps(facts).encode()
+        with os.fdopen(os.dup(pixels.file), "rb+") as file:
+            file.seek(pixels.nbytes)
             file.write(text + len(text).to_bytes(8, "little") + _MARK)
-            file.flush()
-            os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
         building.rename(path)
     finally:
         building.unlink(missing_ok=True)
+    file = os.dup(pixels.file)
+    threading.Thread(target=_sync, args=(file,), name=SYNC, daemon=True).start()
+    return pixels, opened
+
+
+def _sync(file: int) -> None:
+    """Waits until a file is on the disk, and notes it; otherwise all of it is checked on use."""
+    with suppress(OSError):
+        os.fsync(file)
+        os.pwrite(file, _ON_DISK, os.fstat(file).st_size - len(_ON_DISK))
+    os.close(file)
 
 
 def _reserve(file: int, num_bytes: int) -> None:
@@ -211,7 +222,7 @@ def _facts(pixels: Pixels) -> list[Opened] | None:
     size = os.fstat(pixels.file).st_size
     tail = os.pread(pixels.file, 16, max(0, size - 16))
     length = int.from_bytes(tail[:8], "little")
-    if tail[8:] != _MARK or size != pixels.nbytes + length + 16:
+    if tail[8:] not in (_MARK, _ON_DISK) or size != pixels.nbytes + length + 16:
         return None
     try:
         facts = json.loads(os.pread(pixels.file, length, pixels.nbytes))
@@ -222,8 +233,8 @@ def _facts(pixels: Pixels) -> list[Opened] | None:
         return None
     if facts["shape"] != list(pixels.shape) or len(opened) != len(pixels.array):
         return None
-    checked = max(1, int(_CHECKED_BYTES // (pixels.nbytes / len(opened)))) if opened else 1
-    rows = range(0, len(opened), -(-len(opened) // checked) or 1)
+    share = _CHECKED_BYTES / max(1, pixels.nbytes) if tail[8:] == _ON_DISK else 1
+    rows = range(0, len(opened), max(1, math.ceil(1 / share)))
     if any(zlib.crc32(pixels.array[row]) != opened[row].checksum for row in rows):
         return None
     return opened

@@ -54,6 +54,14 @@ class Pixels:
             self._array = np.frombuffer(memory, np.uint8).reshape(self.shape)
         return self._array
 
+    def write(self, row: int, values: np.ndarray) -> None:
+        """Puts a whole row into the file; a new file is filled faster so than through `array`."""
+        data = memoryview(np.ascontiguousarray(values)).cast("B")
+        start = row * len(data)
+        while data:
+            written = os.pwrite(self.file, data, start)
+            data, start = data[written:], start + written
+
     def __getstate__(self) -> dict:
         return {"file": self.file, "shape": self.shape, "writable": self.writable}
 

@@ -67,7 +67,7 @@ def opening(setup: Opening) -> Callable[[tuple[int, Sequence[str]]], list[Opened
             photo = np.zeros((setup.size, setup.size, 3), np.uint8)
         if setup.target is None:
             return Opened(error=error, note=note)
-        setup.target.array[row] = photo
+        setup.target.write(row, photo)
         return Opened(checksum=zlib.crc32(photo), error=error, note=note)
 
     return open_files
@@ -107,14 +107,14 @@ class Preparation:
     """How photos get into batches.
 
     Args:
-        batches: `(slots, batch, out, out, 3)`, receives the pixels.
+        batches: Places of `(batch, out, out, 3)`, which receive the pixels.
         decoded: `(n, size, size, 3)`, where sources are rows.
         size, resize_mode: Of the square that a file becomes.
         augment: What is done to the square then, with a seed; None leaves it.
         seed: Of the augmentation.
     """
 
-    batches: Pixels
+    batches: list[Pixels]
     decoded: Pixels | None
     size: int
     resize_mode: str
@@ -126,7 +126,7 @@ class Preparation:
 class Part:
     """Some photos of a batch: where they go, and the numbers that their draws depend on."""
 
-    slot: int
+    place: int
     first: int
     epoch: int
     indices: list[int]
@@ -142,7 +142,7 @@ def preparing(setup: Preparation) -> Callable[[Part], list[tuple[int, str | None
 
     def prepare(part: Part) -> list[tuple[int, str | None, str | None]]:
         told = []
-        batch = setup.batches.array[part.slot]
+        batch = setup.batches[part.place].array
         places = range(part.first, part.first + len(part.indices))
         for place, index, source in zip(places, part.indices, part.sources, strict=True):
             photo, error, note = square(source, setup.size, setup.resize_mode, setup.decoded)
