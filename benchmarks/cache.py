@@ -7,6 +7,7 @@ the cache is for.
     python benchmarks/cache.py [--photos DIR_OR_ARCHIVE] [--workers N] [--repeat TIMES]
 """
 
+import sys
 import tempfile
 import time
 from argparse import ArgumentParser
@@ -50,9 +51,13 @@ def on_the_fly(files: list[str], workers: int) -> list:
 def cold(files: list[str], workers: int) -> list:
     with tempfile.TemporaryDirectory() as folder:
         photos, settings = Photos(files, SIZE), CacheSettings(folder=Path(folder), limit_bytes=1e12)
-        return first_and_second_epoch(
-            photos, workers, lambda: decode_once(photos, settings, workers, lambda count: None)
-        )
+
+        def prepare() -> None:
+            report = decode_once(photos, settings, workers, lambda count: None)
+            if report.state != "built":
+                sys.exit(f"The cache could not be built: {report.reason}.")
+
+        return first_and_second_epoch(photos, workers, prepare)
 
 
 def main() -> None:

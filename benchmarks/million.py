@@ -45,10 +45,11 @@ def write_rows(files: list[str], rows: int, csv: Path) -> Path:
         by_class[name].append(Path(file).relative_to(root).as_posix())
     random = np.random.default_rng(0)
     names = list(by_class)
-    lines = ["Id,Category"]
-    for number in random.integers(0, len(names), rows).tolist():
+    pairs = [(photo_id, name) for name, ids in by_class.items() for photo_id in ids][:rows]
+    for number in random.integers(0, len(names), rows - len(pairs)).tolist():
         ids = by_class[names[number]]
-        lines.append(f'"{ids[random.integers(len(ids))]}","{names[number]}"')
+        pairs.append((ids[random.integers(len(ids))], names[number]))
+    lines = ["Id,Category", *(f'"{photo_id}","{name}"' for photo_id, name in pairs)]
     csv.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
 

@@ -22,8 +22,8 @@ def add_photos_argument(parser: ArgumentParser) -> None:
 
 
 @contextmanager
-def photo_files(photos: Path | None) -> Iterator[list[str]]:
-    """The files of a folder or an archive, else of 400 drawn photos of 640×480."""
+def photo_files(photos: Path | None, most: int | None = None) -> Iterator[list[str]]:
+    """The files of a folder or an archive, or the first of them; else 400 drawn photos."""
     with tempfile.TemporaryDirectory() as folder:
         if photos is None:
             root = Path(folder) / "drawn"
@@ -31,7 +31,7 @@ def photo_files(photos: Path | None) -> Iterator[list[str]]:
             root = root / "train"
         else:
             root = photos if photos.is_dir() else unpack_once(photos, Path(folder))
-        yield [str(path) for path in list_photos(root)]
+        yield [str(path) for path in list_photos(root)[:most]]
 
 
 def policy(name: str) -> dict:

@@ -36,6 +36,7 @@ from typing import Any
 from photos import ROOT, add_photos_argument, photo_files
 from step_cell import IN_TIMM, OUT_OF_MEMORY, ROUNDS, Cell, Measured, measure_here
 
+MOST_PHOTOS = 500  # their paths go through a command line
 BACKBONES = list(IN_TIMM)[:4]
 PACKAGES = ("keras", "tensorflow", "jax", "jaxlib", "torch", "timm", "numpy")
 
@@ -211,9 +212,10 @@ def parsed(arguments: Sequence[str] | None) -> Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parsed(arguments)
-    (device, on_gpu, backend), failure = in_process("device", 120)
-    if failure:
+    answer, failure = in_process("device", 120)
+    if not answer:
         sys.exit(f"The device could not be looked at: {failure}")
+    device, on_gpu, backend = answer
     if options.quick:
         options.backbones = options.backbones[:1]
         options.precisions, options.xla = ["float32"], [["off", "on"][backend == "jax"]]
@@ -229,7 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"up to {ROUNDS} rounds of {options.steps} steps (slowest–fastest).\n",
         flush=True,
     )
-    with photo_files(options.photos) as paths, tempfile.TemporaryDirectory() as cache:
+    with (
+        photo_files(options.photos, most=MOST_PHOTOS) as paths,
+        tempfile.TemporaryDirectory() as cache,
+    ):
         first = Cell(
             side="ours", backbone="", image_size=options.image_size, steps=options.steps,
             batch_size=options.batch_size, seconds=options.seconds, photos=paths, cache=cache,

@@ -174,7 +174,7 @@ def test_a_config_survives_the_way_into_json_and_back():
         ("seed=4294967296", "Expected seed to be from 0 to 2**32 - 1. Received: seed=4294967296"),
         ("runtime.device=tpu", "Expected device to be one of auto, cpu, gpu."),
         ("runtime.workers=-1", "Expected workers to be 0 or more, or null for one a core."),
-        ("data.cache_limit=-1", "Expected cache_limit to be 0 or more gigabytes. Received: cache_"),
+        ("data.cache_limit=-1", "Expected cache_limit to be a number of gigabytes, 0 or more."),
         ("optimizer.learning_rate=-1", "Expected learning_rate to be above 0."),
     ],
 )

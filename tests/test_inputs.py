@@ -1,5 +1,7 @@
 """What a run trains on and validates with: the cache, the sizes, the split. Without Keras."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -8,9 +10,11 @@ from PIL import Image
 
 from carcls.config import to_config
 from carcls.data.images import open_photo, resize
+from carcls.data.photos import Photos, near_duplicates
+from carcls.errors import UserError
 from carcls.training import inputs as module
 from carcls.training.inputs import prepare_inputs
-from tests.conftest import draw_competition, write_csv
+from tests.conftest import draw_competition, draw_photo, write_csv
 from tests.test_config import composed
 
 
@@ -115,3 +119,52 @@ def test_photos_that_cannot_be_opened_are_told_before_the_split_or_when_they_are
         assert (inputs.records.table.id[index], why) == (photo.name, "not an image but a web page")
         assert index not in inputs.train(stage).indices  # of the next stage
         assert index not in inputs.val(stage).indices
+
+
+def test_a_size_to_cut_from_means_nothing_to_a_policy_without_steps(root):
+    inputs = prepare_inputs(small(root, "augmentation=none", "augmentation.working_scale=1.2"))
+    images, _ = next(inputs.train(inputs.config.finetune.stages["head"]).epoch())
+    assert images.shape == (4, 32, 32, 3) and len(inputs.cache) == 1
+
+
+def test_photos_with_black_bars_are_no_near_duplicates_for_that(tmp_path):
+    paths = []
+    for number in range(6):
+        paths.append(str(tmp_path / f"{number}.png"))
+        draw_photo(
+            tmp_path / paths[-1], (40 * number, 200 - 30 * number, 90), number, size=(90, 22)
+        )
+    photos = Photos([*paths, paths[0]], 64, "pad")
+    photos.decode_all(keep=True, workers=0, progress=lambda count: None)
+    groups = near_duplicates(photos, 0, lambda count: None)
+    assert groups.tolist() == [0, 1, 2, 3, 4, 5, 0]
+
+
+@pytest.mark.parametrize("override", ["data.refit=true", "data.val_ids=ids.txt"])
+def test_near_duplicates_need_a_split_that_is_drawn(root, override):
+    with pytest.raises(UserError, match=r"Expected data\.group_near_duplicates=true with a split"):
+        small(root, "data.group_near_duplicates=true", override)
+
+
+def test_near_duplicates_change_nothing_where_the_data_has_its_own_split(tmp_path, caplog):
+    for part in ("train", "val"):
+        for name in ("a", "b"):
+            draw_photo(tmp_path / part / name / f"{part}.png", (90, 60, 30), seed=1)
+    config = small(
+        tmp_path, "data=folder", f"data.root='{tmp_path}'", "data.group_near_duplicates=true"
+    )
+    assert prepare_inputs(config).is_val.sum() == 2
+    assert "WARNING: data.group_near_duplicates has no effect: the data says" in caplog.text
+
+
+def test_a_photo_that_is_gone_at_another_size_stops_a_run_that_asks_for_it(tmp_path):
+    root = draw_competition(tmp_path / "data", per_class=5)
+    overrides = ("finetune.stages.all.image_size=48", "augmentation=none")
+    configs = [small(root, *overrides), small(root, *overrides, "data.on_error=raise")]
+    skips, raises = (prepare_inputs(config) for config in configs)
+    for path in skips.records.table.path[~skips.is_val]:
+        Path(path).unlink()
+    with pytest.raises(UserError, match=r"Received 12 of 15 that cannot: .*no such file.*on_error"):
+        raises.train(configs[1].finetune.stages["all"])
+    with pytest.raises(UserError, match=r"Received 12 of 15 that cannot"):
+        skips.train(configs[0].finetune.stages["all"])

@@ -106,13 +106,20 @@ def test_what_is_kept_of_a_batch_stays_as_it_was(paths, reference, workers):
         np.testing.assert_array_equal(part, wanted)
 
 
-def test_large_batches_are_shared_among_the_processes(paths):
-    photos = read_photos(paths * 9)
-    labels = np.arange(len(photos))
+@pytest.mark.parametrize("workers", [2, 5])
+@pytest.mark.parametrize(
+    ("copies", "batch_size"),
+    [(1, 1000), (9, 70), (9, 40), (3, 32)],
+    ids=["less than a batch", "a last one of two parts", "of one part", "of few"],
+)
+def test_large_batches_are_shared_among_the_processes(paths, copies, batch_size, workers):
+    """Also over the ends of epochs, whose last batches have fewer parts, so that more are ahead."""
+    photos = read_photos(paths * copies, keep=True)
     alone, shared = (
-        make_loader(photos, labels=labels, batch_size=70, workers=workers) for workers in (0, 2)
+        make_loader(photos, labels=np.arange(len(photos)), batch_size=batch_size, workers=count)
+        for count in (0, workers)
     )
-    assert_same(list(shared.epoch(1)), list(alone.epoch(1)))
+    assert_same(take(shared.from_step(0), 12), take(alone.from_step(0), 12))
     shared.close()
 
 
@@ -308,15 +315,18 @@ def test_a_process_that_is_killed_is_named(paths):
         list(itertools.islice(stream, 1000))
     assert time.perf_counter() - started < 5
     assert f"Received: process {pid}, one of 2, was ended by signal 9 (SIGKILL)." in str(told.value)
+    assert len(list(loader.epoch())) == 3  # by other processes
+    loader.close()
 
 
 def augment_that_fails(photo, seed):
     raise ValueError("out of order")
 
 
+@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_failure_reaches_the_caller_with_the_photo(paths, workers):
-    loader = make_loader(read_photos(paths), augment=augment_that_fails, workers=workers)
+def test_a_failure_reaches_the_caller_with_the_photo(paths, workers, keep):
+    loader = make_loader(read_photos(paths, keep), augment=augment_that_fails, workers=workers)
     with pytest.raises(RuntimeError, match=r"augmenting .*\.png failed: ValueError: out of order"):
         list(loader.epoch())
     loader.close()

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carcls.data import pixel_cache
+from carcls.data import pixel_cache, preparing
 from carcls.data.images import open_photo, resize
 from carcls.data.photos import Photos
 from carcls.data.pixel_cache import CacheSettings, decode_once
+from carcls.data.preparing import open_square
 from tests.conftest import draw_photo
 
 ROOT = Path(__file__).parent.parent
@@ -101,6 +102,24 @@ def test_what_was_wrong_with_photos_is_found_again_too(paths, decode, tmp_path):
         assert not photos[COUNT + 1].any() and photos[COUNT].any()
 
 
+def test_a_photo_that_can_be_opened_later_is_not_left_out_for_ever(
+    paths, decode, caplog, monkeypatch
+):
+    def refuse(path, *arguments):
+        if path == paths[1]:
+            return None, "no permission to read it", None
+        return open_square(path, *arguments)
+
+    monkeypatch.setattr(preparing, "open_square", refuse)
+    photos, report = decode(paths)
+    assert photos.errors == {1: "no permission to read it"}
+    monkeypatch.undo()
+    photos, report = decode(paths)
+    assert (report.state, photos.errors) == ("built", {})
+    assert f"{paths[1]} can be opened now (no permission to read it before)" in caplog.text
+    assert_right(photos)
+
+
 def test_another_size_another_way_to_resize_and_another_list_are_other_files(paths, decode, folder):
     for arguments in ({}, {"size": 12}, {"mode": "pad"}):
         assert decode(paths, **arguments)[1].state == "built"
@@ -179,6 +198,14 @@ def test_what_is_in_use_stays_and_is_told(paths, decode, folder):
     assert len(files(folder)) == 1
 
 
+def test_nothing_is_removed_where_it_would_not_make_enough_room(paths, decode):
+    unused = Path(decode(paths[:2])[1].path)
+    in_use, report = decode(paths[2:5])
+    limit = unused.stat().st_size + Path(report.path).stat().st_size
+    assert decode(paths, limit=limit)[1].state == "off"
+    assert unused.exists() and in_use.pixels is not None
+
+
 def test_a_full_disk_is_no_reason_to_stop(paths, decode, folder, monkeypatch):
     usage = shutil.disk_usage(folder.parent.parent)._replace(free=1_000_000_000 + ONE)
     monkeypatch.setattr(pixel_cache.shutil, "disk_usage", lambda place: usage)
@@ -196,14 +223,14 @@ def test_a_disk_that_fills_while_photos_are_decoded_leaves_nothing(
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     photos, report = decode(paths)
     assert (report.state, photos.pixels, files(folder)) == ("off", None, [])
-    assert report.reason == f"{folder} cannot be written, No space left on device"
+    assert report.reason == f"{folder} cannot be used, No space left on device"
 
 
 def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(paths, decode, folder):
     folder.parent.write_text("a file where the directory should be")
     photos, report = decode(paths)
     assert (report.state, photos.pixels) == ("off", None)
-    assert report.reason == f"{folder} cannot be written, Not a directory"
+    assert report.reason == f"{folder} cannot be used, Not a directory"
 
 
 def test_an_interrupted_build_leaves_nothing(paths, folder):
@@ -223,36 +250,39 @@ from carcls.data.pixel_cache import CacheSettings, decode_once
 from pathlib import Path
 import logging, time
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-slow = float(sys.argv[2])
+go_on = Path(sys.argv[2])
 def progress(count):
-    time.sleep(slow)
-    print("progress", flush=True)
+    while not go_on.exists():
+        time.sleep(0.02)
 photos = Photos(json.loads(sys.argv[3]), 16)
 report = decode_once(photos, CacheSettings(folder=Path(sys.argv[1]), limit_bytes=1e9), 0, progress)
 print(report.state, int(photos.pixels.array.sum()), flush=True)
 """
 
 
-def start_build(folder: Path, paths: list[str], slow: float) -> subprocess.Popen:
-    command = [sys.executable, "-c", BUILD, str(folder.parent), str(slow), json.dumps(paths)]
+def start_build(folder: Path, paths: list[str], go_on: Path) -> subprocess.Popen:
+    """A process that decodes, but is not done before there is a file `go_on`."""
+    command = [sys.executable, "-c", BUILD, str(folder.parent), str(go_on), json.dumps(paths)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
 def test_two_runs_at_the_same_time_decode_once(paths, folder):
-    first = start_build(folder, paths, slow=1.0)
+    go_on = folder.parent.parent / "go on"
+    first = start_build(folder, paths, go_on)
     with first.stdout, first:
         while not list(folder.glob("*.building")):
             time.sleep(0.01)
-        with start_build(folder, paths, slow=0) as second, second.stdout:
-            told = [first.stdout.read(), second.stdout.read()]
-    ends = [text.splitlines()[-1].split() for text in told]
+        with start_build(folder, paths, go_on) as second, second.stdout:
+            waiting = f"Another run is decoding photos into {folder}: waiting for it.\n"
+            assert second.stdout.readline() == waiting
+            go_on.touch()
+            ends = [build.stdout.read().splitlines()[-1].split() for build in (first, second)]
     assert [state for state, _ in ends] == ["built", "found"]
     assert ends[0][1] == ends[1][1]
-    assert f"Another run is decoding photos into {folder}: waiting for it." in told[1]
 
 
 def test_a_build_that_was_killed_is_cleared_away(paths, decode, folder):
-    build = start_build(folder, paths, slow=60)
+    build = start_build(folder, paths, folder / "never")
     with build.stdout, build:
         while not list(folder.glob("*.building")):
             time.sleep(0.01)

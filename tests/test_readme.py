@@ -105,6 +105,10 @@ def test_every_entry_point_is_in_the_image():
     assert scripts == set(copied) == set(let_in)
 
 
+def test_every_number_is_filled_in():
+    assert re.findall(r"\b[A-Z]+_RATE\b", README) == []
+
+
 def test_docker_pins_what_requirements_pin():
     (pin,) = re.findall(r"^tensorflow==(\S+)", (ROOT / "requirements.txt").read_text(), re.M)
     assert f'"tensorflow[and-cuda]=={pin}"' in (ROOT / "Dockerfile").read_text()

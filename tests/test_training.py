@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from carcls.training.feed import Feed
 from carcls.training.loop import train
 from tests.conftest import draw_competition
 from tests.test_config import composed
+from tests.test_training_processes import workers_of
 
 TWO_STAGES = (
     "~finetune.stages.top_half",
@@ -50,6 +50,7 @@ def staged(tmp_path_factory):
     stages = ["head", "top_half", "top_three_quarters", "all"]
     config = small(
         root, "runtime.tensorboard=true", *(f"finetune.stages.{name}.epochs=2" for name in stages),
+        "runtime.workers=2",
         "runtime.steps_per_execution=4",  # of 6 batches to train on and 2 to validate with
     )  # fmt: skip
     workdir = folder / "run"
@@ -274,5 +275,5 @@ def test_every_epoch_validates_on_all_validation_photos_once():
     assert validated == [0, 1, 2] * 3
 
 
-def test_no_thread_outlives_a_run(staged):
-    assert [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")] == []
+def test_no_process_outlives_a_run(staged):
+    assert workers_of(os.getpid()) == []

@@ -128,10 +128,11 @@ def test_any_other_exception_is_told_with_where_it_came_up():
 
 def test_a_function_that_cannot_be_made_is_told():
     with (
-        Workers(f"{HERE}:refusing", None, 2) as workers,
+        Workers(f"{HERE}:refusing", None, 3) as workers,
         pytest.raises(UserError, match="Expected another setup"),
     ):
-        list(workers.map([1]))
+        time.sleep(0.5)  # some have ended when they are given their items
+        list(workers.map(range(50)))
 
 
 def test_processes_import_neither_keras_nor_a_backend_nor_pandas():
@@ -174,6 +175,15 @@ def test_a_process_that_is_killed_is_named_though_nobody_waits_for_it(caplog):
         ]
         with pytest.raises(WorkerError, match=f"process {pid}, one of 2"):
             list(itertools.islice(results, 1000))
+
+
+def test_a_module_of_the_users_directory_does_not_stand_in_for_one_of_pythons(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "select.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    with Workers(f"{HERE}:times", 2, 1) as workers:
+        assert list(workers.map([1])) == [2]
 
 
 def test_closing_ends_processes_that_are_busy():

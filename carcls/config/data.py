@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,8 +44,15 @@ class DataConfig:
             val_ids=self.val_ids,
         )
         expect(
-            self.cache_limit >= 0,
-            "cache_limit to be 0 or more gigabytes",
+            not (self.group_near_duplicates and (self.val_ids or self.refit)),
+            "data.group_near_duplicates=true with a split that is drawn, neither with "
+            "data.val_ids=FILE, which gives one, nor with data.refit=true, which has none",
+            val_ids=self.val_ids,
+            refit=self.refit,
+        )
+        expect(
+            0 <= self.cache_limit < math.inf,
+            "cache_limit to be a number of gigabytes, 0 or more",
             cache_limit=self.cache_limit,
         )
 

@@ -41,7 +41,7 @@ class AugmentationConfig:
 
     def working_size(self, image_size: int) -> int:
         """Side of the square that photos are kept at, in pixels, for a network's input."""
-        return round(image_size * self.working_scale)
+        return round(image_size * self.working_scale) if self.train else image_size
 
 
 STAGE_CALLBACKS = ("plateau", "early_stopping", "tensorboard")

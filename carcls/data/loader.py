@@ -14,7 +14,7 @@ import numpy as np
 from carcls.data.photos import Photos
 from carcls.data.pixels import Pixels
 from carcls.data.preparing import Augment, Part, Preparation
-from carcls.data.workers import Workers, workers_for
+from carcls.data.workers import WorkerError, Workers, workers_for
 from carcls.errors import UserError
 
 _LENT = 4  # batches that a caller may keep before it gets copies
@@ -28,13 +28,17 @@ Batches = Generator[tuple[np.ndarray, np.ndarray | None], None, None]
 
 
 class Place:
-    """Where a batch is made. It is lent to the caller, and free when nobody has it any more."""
+    """Where a batch is made. It is lent to the caller, and free when nobody has it any more.
 
-    def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels
+    Args:
+        array: `(batch, size, size, 3)` uint8, of `Pixels.rows`.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
         self.is_taken = False  # from the first part to the last
+        self._array = array
         # All views of it, and views of these, refer to this one: numpy keeps no chain of views.
-        self._owner = pixels.array.base
+        self._owner = array.base
         self._alone = sys.getrefcount(self._owner)
 
     @property
@@ -48,7 +52,7 @@ class Place:
     def batch(self, count: int, copy: bool) -> np.ndarray:
         """`(count, size, size, 3)` of it, lent or as a copy."""
         self.is_taken = False
-        return self.pixels.array[:count].copy() if copy else self.pixels.array[:count]
+        return self._array[:count].copy() if copy else self._array[:count]
 
 
 class Loader:
@@ -141,25 +145,33 @@ class Loader:
 
     def _open(self) -> tuple[Workers, int]:
         """The processes, and the parts that they may be ahead."""
-        parts_a_batch = -(-self.batch_size // _PART)
         ahead = max(1, _PARTS_AHEAD * self.workers)
         if self._processes is None:
-            # In the making are those ahead, and the next one; the others are with the caller.
-            places = 1 + -(-ahead // parts_a_batch) + _LENT
-            shape = (min(self.batch_size, len(self.indices)), self.size, self.size, 3)
-            self._places = [Place(Pixels.without_name(shape)) for _ in range(places)]
+            batch = min(self.batch_size, len(self.indices))
+            batches = Pixels.without_name((self._num_places(ahead), batch, self.size, self.size, 3))
+            self._places = [Place(array) for array in batches.rows()]
             decoded = self.photos.pixels
             setup = Preparation(
-                batches=[place.pixels for place in self._places],
+                batches=batches,
                 decoded=decoded,
                 size=self.photos.size,
                 resize_mode=self.photos.resize_mode,
                 augment=self.augment,
                 seed=self.seed,
             )
-            files = [pixels.file for pixels in (*setup.batches, decoded) if pixels is not None]
+            files = [pixels.file for pixels in (batches, decoded) if pixels is not None]
             self._processes = Workers("carcls.data.preparing:preparing", setup, self.workers, files)
         return self._processes, ahead
+
+    def _num_places(self, ahead: int) -> int:
+        """Batches that can be in the making at once, and those that may be lent."""
+        count = len(self.indices)
+        full, rest = divmod(count, self.batch_size)
+        parts = -(-min(self.batch_size, count) // _PART)
+        places = 2 + -(-ahead // parts) + _LENT
+        if full and rest:  # the last batch of an epoch has fewer parts, so that more are ahead
+            places += -(-ahead // (full * parts + -(-rest // _PART)))
+        return places
 
     def _stream(self, steps: Iterable[int]) -> Batches:
         processes, ahead = self._open()
@@ -180,6 +192,9 @@ class Loader:
                 del images
                 yield batch
                 del batch  # or it would be with us
+        except WorkerError:
+            self.close()
+            raise
         finally:
             answers.close()
 
@@ -197,8 +212,13 @@ class Loader:
             started.append((places[number], step, indices, len(firsts)))
             for first in firsts:
                 chosen = indices[first : first + _PART].tolist()
-                sources = [self.photos.source(index) for index in chosen]
-                yield Part(place=number, first=first, epoch=epoch, indices=chosen, sources=sources)
+                photos = self.photos
+                sources = [photos.source(index) for index in chosen]
+                names = [photos.name(index) for index in chosen]
+                yield Part(
+                    place=number, first=first, epoch=epoch, indices=chosen, sources=sources,
+                    names=names,
+                )  # fmt: skip
 
     def _with_shares(
         self, images: np.ndarray, labels: np.ndarray | None, step: int

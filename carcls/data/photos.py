@@ -42,6 +42,10 @@ class Photos:
         """Where the pixels of a photo come from: a row of `pixels`, or a file."""
         return self.paths[index] if self.pixels is None else int(self.rows[index])
 
+    def name(self, index: int) -> str:
+        """What a photo is called in messages."""
+        return self.paths[index]
+
     def __getitem__(self, index: int) -> np.ndarray:
         """`(size, size, 3)` uint8; black, and noted in `errors`, when it cannot be opened."""
         if self.pixels is not None:
@@ -123,10 +127,13 @@ def near_duplicates(photos: Photos, workers: int, progress: Callable[[int], None
         progress: Called with the number of files done since the last call.
     """
     files, rows = photos.files()
-    _, first_photos = np.unique(rows, return_index=True)
-    sources = [photos.source(int(index)) for index in first_photos]
-    decoded = photos.pixels
-    setup = Opening(size=photos.size, resize_mode=photos.resize_mode, target=decoded)
+    decoded, sources, mode = photos.pixels, files, photos.resize_mode
+    if mode == "pad":  # black bars alike would make photos alike: they are opened without
+        decoded, mode = None, "squash"
+    elif decoded is not None:
+        _, first_photos = np.unique(rows, return_index=True)
+        sources = [photos.source(int(index)) for index in first_photos]
+    setup = Opening(size=photos.size, resize_mode=mode, target=decoded)
     items = (sources[first : first + _AT_ONCE] for first in range(0, len(files), _AT_ONCE))
     shared = [] if decoded is None else [decoded.file]
     hashes, thumbs = [], []

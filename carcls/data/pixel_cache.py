@@ -27,7 +27,7 @@ import PIL
 from carcls.data.archives import default_cache_dir
 from carcls.data.photos import Photos, open_files
 from carcls.data.pixels import Pixels
-from carcls.data.preparing import Opened
+from carcls.data.preparing import Opened, open_square
 from carcls.data.records import file_facts
 
 log = logging.getLogger(__name__)
@@ -100,11 +100,11 @@ def decode_once(
         return report
     path = settings.pixels / f"{_key(files, photos)}.pixels"
     try:
-        found = _open(path, shape)
+        found = _open(path, files, photos)
         if found is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(path.parent / "lock"):
-                found = _open(path, shape)  # of the run that had the lock before
+                found = _open(path, files, photos)  # of the run that had the lock before
                 if found is None:
                     report.reason = _make_room(path, report.num_bytes, settings.limit_bytes)
                     if report.reason is not None:
@@ -117,7 +117,7 @@ def decode_once(
                     report.state = "built"
     except OSError as error:
         report.state = "off"
-        report.reason = f"{path.parent} cannot be written, {error.strerror or error}"
+        report.reason = f"{path.parent} cannot be used, {error.strerror or error}"
         return report
     if report.state == "off":
         report.state = "found"
@@ -132,8 +132,11 @@ def _key(files: Sequence[str], photos: Photos) -> str:
     """A hash of the files, their sizes and times, and of what makes pixels of them."""
     made_by = (_VERSION, PIL.__version__, cv2.__version__, photos.size, photos.resize_mode)
     digest = hashlib.sha256(repr(made_by).encode())
-    for file, *facts in zip(files, *file_facts(files), strict=True):
-        digest.update(f"{Path(file).absolute()}\0{facts}\n".encode("utf-8", "surrogateescape"))
+    sizes, times = (facts.tolist() for facts in file_facts(files))
+    for file, size, mtime_ns in zip(files, sizes, times, strict=True):
+        digest.update(
+            f"{Path(file).absolute()}\0{size}\0{mtime_ns}\n".encode("utf-8", "surrogateescape")
+        )
     return digest.hexdigest()[:24]
 
 
@@ -179,9 +182,13 @@ def _build(
         building.rename(path)
     finally:
         building.unlink(missing_ok=True)
+    _sync_in_the_background(pixels)
+    return pixels, opened
+
+
+def _sync_in_the_background(pixels: Pixels) -> None:
     file = os.dup(pixels.file)
     threading.Thread(target=_sync, args=(file,), name=SYNC, daemon=True).start()
-    return pixels, opened
 
 
 def _sync(file: int) -> None:
@@ -200,18 +207,24 @@ def _reserve(file: int, num_bytes: int) -> None:
         os.truncate(file, num_bytes)
 
 
-def _open(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, list[Opened]] | None:
-    """The file's pixels and what is known of them; None if there is none that is whole."""
+def _open(path: Path, files: Sequence[str], photos: Photos) -> tuple[Pixels, list[Opened]] | None:
+    """The file's pixels and what is known of them; None if there is none that can be used."""
     try:
-        file = os.open(path, os.O_RDONLY)
+        file = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return None
-    pixels = Pixels(file, shape)  # which closes it
+    pixels = Pixels(file, (len(files), photos.size, photos.size, 3))  # which closes it
     fcntl.flock(file, fcntl.LOCK_SH)  # in use, by this process and by those that it shares it with
     opened = _facts(pixels)
     if opened is None:
         log.warning(f"WARNING: {path} is damaged: its photos are decoded again.")
         return None
+    for name, found in zip(files, opened, strict=True):
+        # What keeps a photo from being opened may pass without a change of the file: a permission,
+        # a disk across a network.
+        if found.error and open_square(name, photos.size, photos.resize_mode)[0] is not None:
+            log.info(f"{name} can be opened now ({found.error} before): photos are decoded again.")
+            return None
     with suppress(OSError):
         os.utime(path)  # the one that was used longest ago goes first
     return pixels, opened
@@ -237,6 +250,8 @@ def _facts(pixels: Pixels) -> list[Opened] | None:
     rows = range(0, len(opened), max(1, math.ceil(1 / share)))
     if any(zlib.crc32(pixels.array[row]) != opened[row].checksum for row in rows):
         return None
+    if tail[8:] != _ON_DISK:  # the run that built it ended before
+        _sync_in_the_background(pixels)
     return opened
 
 
@@ -246,27 +261,28 @@ def _make_room(path: Path, num_bytes: int, limit_bytes: float) -> str | None:
         path.unlink()  # damaged
     for leftover in path.parent.glob("*.building"):  # of a run that was killed
         leftover.unlink()
-    others = sorted(path.parent.glob("*.pixels"), key=lambda other: other.stat().st_mtime)
-    sizes = {other: other.stat().st_size for other in others}
-    for other in others:
-        is_full = sum(sizes.values()) + num_bytes > limit_bytes
-        if not is_full and _free_bytes(path.parent) >= num_bytes:
-            break
-        if _remove_unused(other):
-            log.info(
-                f"Removed {other}, {_gigabytes(sizes[other])} of decoded photos that were used "
-                "longest ago, to make room for others."
-            )
-            del sizes[other]
+    found = sorted(path.parent.glob("*.pixels"), key=lambda other: other.stat().st_mtime)
+    sizes = {other: other.stat().st_size for other in found}
+    unused = [other for other in found if _is_unused(other)]
     taken = sum(sizes.values())
-    if taken + num_bytes > limit_bytes:
+    in_use = taken - sum(sizes[other] for other in unused)
+    free = _free_bytes(path.parent)
+    if in_use + num_bytes > limit_bytes:
         return (
             f"more than data.cache_limit allows, {limit_bytes / 1e9:g} GB, of which "
-            f"{_gigabytes(taken)} are in use by other runs"
+            f"{_gigabytes(in_use)} are in use by other runs"
         )
-    free = _free_bytes(path.parent)
-    if free < num_bytes:
+    if free + taken - in_use < num_bytes:
         return f"more than the disk of {path.parent} has to spare, {_gigabytes(max(0, free))}"
+    for other in unused:
+        if taken + num_bytes <= limit_bytes and free >= num_bytes:
+            break
+        other.unlink()
+        taken, free = taken - sizes[other], free + sizes[other]
+        log.info(
+            f"Removed {other}, {_gigabytes(sizes[other])} of decoded photos that were used longest "
+            "ago, to make room for others."
+        )
     return None
 
 
@@ -274,13 +290,12 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free - _SPARED_BYTES
 
 
-def _remove_unused(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
+def _is_unused(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-    except OSError:  # in use, or gone
-        return False
+        except BlockingIOError:
+            return False
     return True
 
 

@@ -1,10 +1,10 @@
 """Pixels in files that several processes have open: decoded photos, and batches in the making."""
 
+import math
 import mmap
 import os
 import tempfile
 from dataclasses import dataclass, field
-from math import prod
 
 import numpy as np
 
@@ -36,12 +36,12 @@ class Pixels:
         else:
             with tempfile.TemporaryFile() as temporary:
                 file = os.dup(temporary.fileno())
-        os.truncate(file, max(1, prod(shape)))
+        os.truncate(file, max(1, math.prod(shape)))
         return cls(file, shape, writable=True)
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape)
+        return math.prod(self.shape)
 
     @property
     def array(self) -> np.ndarray:
@@ -53,6 +53,14 @@ class Pixels:
             memory = mmap.mmap(self.file, self.nbytes, prot=access)
             self._array = np.frombuffer(memory, np.uint8).reshape(self.shape)
         return self._array
+
+    def rows(self) -> list[np.ndarray]:
+        """Each row by itself: no two have an `.base` in common that is an array."""
+        memory, size = self.array.base.base, math.prod(self.shape[1:])
+        return [
+            np.frombuffer(memory, np.uint8, size, row * size).reshape(self.shape[1:])
+            for row in range(self.shape[0])
+        ]
 
     def write(self, row: int, values: np.ndarray) -> None:
         """Puts a whole row into the file; a new file is filled faster so than through `array`."""

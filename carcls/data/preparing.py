@@ -107,14 +107,14 @@ class Preparation:
     """How photos get into batches.
 
     Args:
-        batches: Places of `(batch, out, out, 3)`, which receive the pixels.
+        batches: `(places, batch, out, out, 3)`, receives the pixels.
         decoded: `(n, size, size, 3)`, where sources are rows.
         size, resize_mode: Of the square that a file becomes.
         augment: What is done to the square then, with a seed; None leaves it.
         seed: Of the augmentation.
     """
 
-    batches: list[Pixels]
+    batches: Pixels
     decoded: Pixels | None
     size: int
     resize_mode: str
@@ -131,6 +131,7 @@ class Part:
     epoch: int
     indices: list[int]
     sources: list[Source]
+    names: list[str]  # for messages
 
 
 def preparing(setup: Preparation) -> Callable[[Part], list[tuple[int, str | None, str | None]]]:
@@ -142,9 +143,10 @@ def preparing(setup: Preparation) -> Callable[[Part], list[tuple[int, str | None
 
     def prepare(part: Part) -> list[tuple[int, str | None, str | None]]:
         told = []
-        batch = setup.batches[part.place].array
+        batch = setup.batches.array[part.place]
         places = range(part.first, part.first + len(part.indices))
-        for place, index, source in zip(places, part.indices, part.sources, strict=True):
+        photos = zip(places, part.indices, part.sources, part.names, strict=True)
+        for place, index, source, name in photos:
             photo, error, note = square(source, setup.size, setup.resize_mode, setup.decoded)
             if error is not None or note is not None:
                 told.append((place, error, note))
@@ -159,7 +161,6 @@ def preparing(setup: Preparation) -> Callable[[Part], list[tuple[int, str | None
                 except (UserError, PhotoError):
                     raise
                 except Exception as problem:
-                    name = source if isinstance(source, str) else f"photo {index}"
                     raise RuntimeError(
                         f"augmenting {name} failed: {type(problem).__name__}: {problem}"
                     ) from problem

@@ -247,9 +247,17 @@ def _own_step(t: Any, size: int | None) -> own.Step:
         case "Equalize" if t.mode == "cv" and t.by_channels and t.mask is None:
             return own.Equalize(p=p)
         case "Erasing" if not str(t.fill).startswith("inpaint"):
-            fill = t.fill if isinstance(t.fill, str) else _three(t.fill)
+            fill = t.fill if isinstance(t.fill, str) else _levels(t.fill)
             return own.Erasing(p=p, scale=t.scale, ratio=t.ratio, fill=fill)
     return own.ByAlbumentations(p=p, transform=t)
+
+
+def _levels(fill: Any) -> Any:
+    """A colour for the three channels; ValueError if it is none."""
+    fill = _three(fill)
+    if any(not 0 <= value <= 255 or value != int(value) for value in fill):
+        raise ValueError(f"fill must be whole levels from 0 to 255, got {fill}")
+    return fill
 
 
 def _moves_pixels(affine: Any) -> bool:

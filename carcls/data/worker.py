@@ -17,7 +17,10 @@ from carcls.errors import PhotoError, UserError
 
 
 def main() -> None:
-    """Answers every item that comes in with (True, result) or (False, exception), until the end."""
+    """Answers every item that comes in with (True, result) or (False, exception), until the end.
+
+    (None, exception) says that it never began.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     line, ONE_LARGE_PHOTO.file = int(sys.argv[2]), int(sys.argv[3])
     threading.Thread(target=_end_with, args=(line,), daemon=True).start()
@@ -26,7 +29,7 @@ def main() -> None:
         sys.path[:], task, setup = connection.recv()
         function = load_task(task, setup)
     except Exception as error:
-        connection.send((False, _portable(error)))
+        connection.send((None, _portable(error)))
         return
     with suppress(EOFError, OSError):  # the parent is done, and may be so in mid-sentence
         while True:

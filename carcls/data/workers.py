@@ -14,23 +14,28 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from signal import Signals
+from signal import SIGKILL, Signals
 from typing import Any
 
 from carcls.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_OUT_OF_MEMORY = (
+    " A system that runs out of memory ends processes so: try fewer, such as runtime.workers=1, "
+    "or 0 for none."
+)
 _LOOK_SECONDS = 1.0
 # A result more than this is ready or in the making for every process, for a caller that pauses.
 _AHEAD_OF_EACH = 4
 # Fewer photos are done sooner than processes have started.
 _WORTH_A_PROCESS = 256
 _ROOT = str(Path(__file__).parents[2])
-_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from carcls.data.worker import main; main()"
+_CODE = "import sys; sys.path[0] = sys.argv[1]; from carcls.data.worker import main; main()"
 # One process has one core: what numpy's libraries start threads for, there are processes for.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -168,19 +173,25 @@ class Workers:
                 answer = connection.recv()
             except (EOFError, OSError) as error:
                 raise self._ended(process) from error
-            if not process.items:  # it could not even make its function
+            if answer[0] is None:  # it could not even make its function
                 raise answer[1]
             results[process.items.popleft()] = answer
 
-    def _ended(self, process: _Process) -> WorkerError:
+    def _ended(self, process: _Process) -> Exception:
+        """Why it did: what it said last, or how it was ended."""
+        with suppress(EOFError, OSError):
+            while process.connection.poll():
+                answer = process.connection.recv()
+                if answer[0] is None:
+                    return answer[1]
         try:
             status = process.popen.wait(timeout=2)
         except subprocess.TimeoutExpired:
             status = None
         error = WorkerError(
             "Expected the processes that prepare photos to go on. Received: process "
-            f"{process.pid}, one of {self.count}, {_how_ended(status)}. A system that runs out "
-            "of memory ends processes so: try fewer, such as runtime.workers=1, or 0 for none."
+            f"{process.pid}, one of {self.count}, {_how_ended(status)}."
+            + (_OUT_OF_MEMORY if status == -SIGKILL else "")
         )
         self.close()
         return error
@@ -191,9 +202,12 @@ class Workers:
         try:
             while any(process.items for process in self._processes):
                 self._receive(unwanted)
-        except BaseException:  # nobody asked for them; what is in doubt ends
+        except BaseException as error:  # nobody asked for them; what is in doubt ends
             self.close()
-        self._in_use = False
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._in_use = False
 
 
 def _start(task: str, setup: Any, files: Sequence[int], lock: int) -> _Process:

@@ -228,7 +228,8 @@ def _predict_submission(
 
 def _data_to_predict(info: files.ModelInfo, config: PredictConfig) -> tuple[DataConfig, bool]:
     """The data to predict, and whether it is what the run was trained on."""
-    own = info.config["data"]
+    # Runs before 0.3 have a setting that there is no more, and that predicting never needed.
+    own = {key: value for key, value in info.config["data"].items() if key != "memory_limit_gb"}
     changes = {key: value for key, value in (config.data or {}).items() if value is not None}
     if "name" in changes:  # data=OPTION: another source altogether
         return to_data_config(changes), False

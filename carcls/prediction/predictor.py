@@ -220,5 +220,9 @@ class _Arrays:
         """The photo itself."""
         return self.arrays[index]
 
+    def name(self, index: int) -> str:
+        """What a photo is called in messages."""
+        return f"array {index}"
+
     def tell(self, index: int, error: str | None, note: str | None) -> None:
         """Nothing is wrong with an array."""

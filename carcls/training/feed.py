@@ -32,6 +32,7 @@ class Feed(keras.utils.PyDataset):
         self.error: Exception | None = None  # a backend's own error would hide it
         self._stream: Any = None
         self._next = 0
+        self._is_closed = False
 
     @property
     def num_batches(self) -> None:
@@ -40,6 +41,8 @@ class Feed(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple:
         with self._lock:
+            if self._is_closed:  # by whom the batches are for: what still reads ahead may end
+                raise RuntimeError("Expected a feed that is open.")
             if self._stream is None or index != self._next:
                 self._close()
                 self._stream = self.loader.from_step(self.first_step + index)
@@ -53,6 +56,7 @@ class Feed(keras.utils.PyDataset):
     def close(self) -> None:
         """Ends the loader's processes."""
         with self._lock:
+            self._is_closed = True
             self._close()
             self.loader.close()
 

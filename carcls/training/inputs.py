@@ -112,22 +112,28 @@ class Inputs:
         paths, mode = self.photos.paths, self.photos.resize_mode
         some = Photos([paths[index] for index in chosen], size, mode)
         self.cache.append(_decode(some, self.config))
+        if some.errors and self.config.data.on_error == "raise":
+            raise _cannot_be_opened(some)
         photos = Photos(paths, size, mode, some.pixels)
         if some.rows is not None:
             photos.rows = np.full(len(paths), -1)
             photos.rows[chosen] = some.rows
         photos.errors = {int(chosen[index]): why for index, why in some.errors.items()}
+        photos.notes = {int(chosen[index]): note for index, note in some.notes.items()}
         self._other_sizes[size, of_validation] = photos
         return photos
 
     def _loader(
         self, photos: Photos, chosen: np.ndarray, stage: StageConfig, **options: Any
     ) -> Loader:
-        lost = self.lost
         indices = np.flatnonzero(chosen)
+        if lost := self.lost:
+            indices = indices[~np.isin(indices, list(lost))]
+            if not len(indices):
+                raise _cannot_be_opened(photos)
         return Loader(
             photos,
-            indices[~np.isin(indices, list(lost))] if lost else indices,
+            indices,
             self.records.table.label.to_numpy(),
             batch_size=stage.batch_size or self.config.batch_size,
             seed=self.config.seed,
@@ -177,6 +183,11 @@ def _choose_validation(records: TrainingPhotos, photos: Photos, config: TrainCon
         return np.zeros(len(labels), bool)
     if "is_val" in records.table:
         is_val = records.table.is_val.to_numpy()
+        if config.data.group_near_duplicates:
+            log.warning(
+                "WARNING: data.group_near_duplicates has no effect: the data says which photos "
+                "validate."
+            )
     else:
         groups = _groups(photos, config)
         is_val = stratified_split(labels, config.data.val_split, config.seed, groups)
@@ -245,16 +256,11 @@ def _without_unreadable(
 ) -> tuple[TrainingPhotos, Photos]:
     if not photos.errors:
         return records, photos
-    reasons = [f"{photos.paths[i]} ({reason})" for i, reason in sorted(photos.errors.items())]
-    if on_error == "raise" or len(reasons) == len(photos):
-        advice = " Leave them out with data.on_error=skip." if len(reasons) < len(photos) else ""
-        raise UserError(
-            f"Expected photos that can be opened. Received {len(reasons)} of {len(photos)} that "
-            f"cannot: {examples(reasons)}.{advice}"
-        )
+    if on_error == "raise" or len(photos.errors) == len(photos):
+        raise _cannot_be_opened(photos)
     log.info(
-        f"Left out {len(reasons)} of {len(photos)} photos, which cannot be opened: "
-        f"{examples(reasons)}. All are listed in run.json."
+        f"Left out {len(photos.errors)} of {len(photos)} photos, which cannot be opened: "
+        f"{_reasons(photos)}. All are listed in run.json."
     )
     bad = [(records.table.id.iloc[i], reason) for i, reason in sorted(photos.errors.items())]
     photos, good = photos.without_errors()
@@ -269,3 +275,17 @@ def _without_unreadable(
     return TrainingPhotos(
         table=table, class_names=records.class_names, skipped=records.skipped + bad
     ), photos
+
+
+def _reasons(photos: Photos) -> str:
+    reasons = [f"{photos.paths[i]} ({reason})" for i, reason in sorted(photos.errors.items())]
+    return examples(reasons)
+
+
+def _cannot_be_opened(photos: Photos) -> UserError:
+    are_all = len(photos.errors) == len(photos)
+    return UserError(
+        f"Expected photos that can be opened. Received {len(photos.errors)} of {len(photos)} that "
+        f"cannot: {_reasons(photos)}."
+        + ("" if are_all else " Leave them out with data.on_error=skip.")
+    )

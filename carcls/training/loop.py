@@ -100,7 +100,11 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
             "nothing was kept. Try a lower optimizer.learning_rate, runtime.precision=float32, or "
             "look for broken photos."
         )
-    metrics = _finish(session, seconds=time.perf_counter() - started)
+    try:
+        metrics = _finish(session, seconds=time.perf_counter() - started)
+    except BaseException:
+        files.add_to_json(workdir / files.RUN, status="failed")
+        raise
     seconds = round(time.perf_counter() - started, 1)
     of_photos = _facts_of_photos(inputs)
     if lost := of_photos["lost"]:
