@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from carcls.config import to_data_config
+from carcls.data.rows import NEIGHBOUR
 from carcls.data.sources import read_test_photos, read_training_photos
 from carcls.errors import UserError
 from tests.conftest import write_csv
@@ -315,8 +316,31 @@ def test_photos_beside_the_csv_need_no_row_but_those_beside_the_rows_photos_are_
     with caplog.at_level("INFO"):
         assert pairs(training(table)) == ROWS
     assert caplog.messages == [
-        f"2 photos beside those of {table} have no row: photos/van/8.jpg, photos/van/9.jpg."
+        f"2 photos beside those of {table} have no row: photos/van/8.jpg, photos/van/9.jpg.",
+        f"Left out 2 rows or photos, 8 remain: 2 × {NEIGHBOUR} (photos/van/8.jpg, "
+        "photos/van/9.jpg). All are listed in run.json.",
     ]
+
+
+def test_photos_beside_those_of_the_rows_are_listed_in_the_root_too_and_stop_nothing(
+    tmp_path, monkeypatch
+):
+    for name in ("1.jpg", "2.jpg", "spare.jpg", "to predict.jpg", "notes.txt"):
+        touch(tmp_path / name)
+    write_csv(tmp_path / "list.csv", [("1.jpg", "a"), ("2.jpg", "b")], HEADER)
+    write_csv(tmp_path / "test.csv", [("to predict.jpg",)], HEADER[:1])
+    photos = training(tmp_path / "list.csv", test_csv=str(tmp_path / "test.csv"))
+    assert photos.skipped == [("spare.jpg", NEIGHBOUR)]
+    assert photos.of_lost_classes == set()
+    monkeypatch.chdir(tmp_path)
+    assert training("list.csv", test_csv="test.csv").skipped == photos.skipped
+
+
+def test_rows_whose_class_has_no_photo_are_told_apart(table):
+    write_csv(table, [*ROWS, ("gone.jpg", "bus"), ("gone too.jpg", "van")], HEADER)
+    photos = training(table, on_missing="skip")
+    assert photos.skipped == [("gone.jpg", "no photo"), ("gone too.jpg", "no photo")]
+    assert photos.of_lost_classes == {"gone.jpg"}
 
 
 def test_rows_that_the_folders_contradict_are_told_or_left_out_and_counted(table):
@@ -488,7 +512,7 @@ def test_names_in_many_folders_are_found_by_as_much_of_the_path_as_is_given(tabl
     rows += [("shard 3/deep/same", "van"), ("deep/same.png", "van"), ("same.png", "van")]
     write_csv(table, rows, HEADER)
     photos = training(table, on_missing="skip")
-    assert photos.skipped == [
+    assert [row for row in photos.skipped if row[1] != NEIGHBOUR] == [
         (photo_id, "more than one photo of that name") for photo_id in ("deep/same.png", "same.png")
     ]
     expected = [f"{i}/deep/{i}" for i in (4, 5, 6, 7, 10, 11, 8, 9)] + ["3/deep/same"]

@@ -1,13 +1,18 @@
 """explore.py: what it finds, what it writes, and that train.py takes it back."""
 
+import base64
 import csv
+import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
+from html import unescape
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -15,13 +20,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carcls.config import to_data_config, to_explore_config
+from carcls.config import to_config, to_data_config, to_explore_config
+from carcls.data.images import open_photo, resize
 from carcls.data.sources import read_training_photos
 from carcls.errors import UserError
 from carcls.exploration import page as page_module
 from carcls.exploration.explore import Exploration, explore
 from carcls.exploration.look import look
 from carcls.exploration.pictures import read_policies
+from carcls.training.inputs import Inputs, prepare_inputs
 from tests.conftest import draw_competition, write_csv
 from tests.test_cli import assert_told, run
 from tests.test_config import composed, options
@@ -88,6 +95,19 @@ def left_by_train(workdir: Path, **data: object) -> set[str]:
     """Ids that train.py takes when it is given the findings."""
     config = to_data_config({"exclude": str(workdir / "findings.csv"), **data})
     return set(read_training_photos(config).table.id)
+
+
+def next_command(workdir: Path) -> str:
+    (command,) = re.findall(r"<pre>(.*?)</pre>", (workdir / "explore.html").read_text())
+    return unescape(command)
+
+
+def trained_on(workdir: Path) -> Inputs:
+    """What train.py takes when it is run as the page says."""
+    words = shlex.split(next_command(workdir))[2:]
+    words = [re.sub("=(.* .*)", r"='\1'", word) for word in words]  # as the command line does
+    more = ("runtime.workers=0", f"data.cache_dir={workdir / 'cache'}")
+    return prepare_inputs(to_config(composed(*words, *more)))
 
 
 class Page(HTMLParser):
@@ -286,10 +306,40 @@ def test_all_policies_are_drawn_and_none_draws_one_photo_once(odd):
         assert draws == (3 if policy == "none" else 9), policy  # of three classes a photo
 
 
+def pictures_of(page: Page, start: str) -> list[np.ndarray]:
+    """`(height, width, 3)` uint8 RGB each, of the pictures whose text starts so."""
+    pairs = zip(page.sources, page.alts, strict=True)
+    files = [source.partition(",")[2] for source, alt in pairs if alt.startswith(start)]
+    pictures = [Image.open(io.BytesIO(base64.b64decode(file))) for file in files]
+    return [np.asarray(picture.convert("RGB")) for picture in pictures]
+
+
+def test_a_policy_changes_photos_and_draws_each_anew(odd):
+    _, _, found = odd
+    page = Page(found.page)
+    plain = pictures_of(page, "none, draw ")
+    strong = pictures_of(page, "strong, draw ")
+    assert (len(plain), len(strong)) == (3, 9)
+    for number, picture in enumerate(plain):
+        same = [picture, *strong[3 * number : 3 * number + 3]]
+        for first, second in combinations(same, 2):
+            assert np.abs(first.astype(int) - second).mean() > 4
+
+
 def test_what_the_network_sees_is_shown_to_the_pixel(odd):
     _, _, found = odd
-    sources = [source for source in Page(found.page).sources if "image/png" in source]
-    assert len(sources) == 3
+    page = Page(found.page)
+    paths = dict(found.found.table[["id", "path"]].itertuples(index=False))
+    shown = [
+        (source.partition(",")[2], paths[alt])
+        for source, alt in zip(page.sources, page.alts, strict=True)
+        if "image/png" in source
+    ]
+    assert len(shown) == 3
+    for png, path in shown:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
+        assert np.array_equal(pixels, resize(open_photo(path, min_side=100), 100, "squash"))
+        assert pixels.any()
 
 
 def test_processes_find_the_same(odd, tmp_path):
@@ -438,7 +488,7 @@ def test_a_class_that_would_lose_all_its_photos_is_told(tmp_path):
     (root / "web pages" / "1.jpg").write_text("<html></html>")
     found = explored(tmp_path / "out", "data=folder", f"data.root={root}")
     said = Page(found.page).said()
-    assert "would leave no photo of web pages: train.py would stop." in said
+    assert "would leave no photo to train on of web pages: train.py would stop." in said
 
 
 def test_photos_of_which_none_opens_are_listed_all_the_same(tmp_path):
@@ -470,8 +520,194 @@ def test_photos_excluded_already_are_counted_and_not_looked_at(tmp_path):
     found = explored(
         tmp_path / "out", "data=folder", f"data.root={root}", f"data.exclude={tmp_path}/list.txt"
     )
-    assert not {"unreadable", "blank", "left_out"} & {f.finding for f in found.findings}
-    assert "2 photos were left out by data.exclude." in Page(found.page).said()
+    assert not {"unreadable", "blank"} & {f.finding for f in found.findings}
+    said = Page(found.page).said()
+    assert "2 photos were left out by data.exclude." in said
+    assert "do not match" not in said
+
+
+def test_what_was_excluded_before_stays_so(tmp_path, caplog):
+    root = odd_folder(tmp_path / "photos")
+    every = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    old = tmp_path / "my list.csv"
+    write_csv(old, [("plain/dark.png", "plain"), ("plain/c3.png", "plain")], ("id", "label"))
+    given = ("data=folder", f"data.root={root}", f"data.exclude='{old}'")
+    with caplog.at_level("INFO"):
+        explored(tmp_path / "out", *given)
+    rows = rows_of(tmp_path / "out" / "findings.csv")
+    before = [row for row in rows if row["finding"] == "left_out"]
+    assert [(row["id"], row["label"], row["detail"], row["exclude"]) for row in before] == [
+        ("plain/dark.png", "plain", f"excluded by {old}", "yes"),
+        ("plain/c3.png", "plain", f"excluded by {old}", "yes"),
+    ]
+    excluded = {row["id"] for row in rows if row["exclude"] == "yes"}
+    assert left_by_train(tmp_path / "out", name="folder", root=str(root)) == every - excluded
+    assert "findings.csv, of which 6 to leave out, and 2 as before" in caplog.text
+    assert set(trained_on(tmp_path / "out").records.table.id) == every - excluded
+
+
+def test_where_nothing_new_is_to_be_left_out_the_old_file_is_given_on(tmp_path):
+    root = tmp_path / "photos"
+    for number in range(8):
+        save(root / "ab"[number % 2] / f"{number}.png", scene(number))
+    (tmp_path / "my list.txt").write_text("a/0.png\n")
+    explored(
+        tmp_path / "out", "data=folder", f"data.root={root}",
+        f"data.exclude='{tmp_path / 'my list.txt'}'",
+    )  # fmt: skip
+    assert f"data.exclude='{tmp_path / 'my list.txt'}'" in next_command(tmp_path / "out")
+
+
+def test_the_file_that_is_given_is_not_replaced(tmp_path):
+    root = odd_folder(tmp_path / "photos")
+    explored(tmp_path / "out", "data=folder", f"data.root={root}")
+    file = tmp_path / "out" / "findings.csv"
+    before = file.read_bytes()
+    with pytest.raises(UserError) as caught:
+        explored(tmp_path / "out", "data=folder", f"data.root={root}", f"data.exclude={file}")
+    assert str(caught.value) == (
+        "Expected data.exclude to be another file than the findings.csv that is written. Received: "
+        f"data.exclude={file}, which would be replaced. Choose another directory with "
+        "hydra.run.dir=DIR, or move the file."
+    )
+    assert file.read_bytes() == before
+
+
+def test_several_rows_of_a_photo_are_no_copies_of_it(tmp_path):
+    rows = [(f"photos/{number}.png", "ab"[number % 2]) for number in range(8)]
+    for number, (name, _) in enumerate(rows):
+        save(tmp_path / name, scene(number))
+    save(tmp_path / rows[7][0], np.full((90, 90, 3), 127, np.uint8))
+    rows += [rows[0], rows[0], ("1.png", "b"), ("7.png", "b")]
+    write_csv(tmp_path / "list.csv", rows, ("Id", "Category"))
+    found = explored(tmp_path / "out", "data=csv", f"data.csv={tmp_path / 'list.csv'}")
+    assert len(found.looks) == 8
+    assert {i: row["finding"] for i, row in by_id(tmp_path / "out").items()} == {
+        "photos/7.png": "blank", "7.png": "blank",
+    }  # fmt: skip
+    assert "4 rows repeat 3 photos" in Page(found.page).said()
+    table = trained_on(tmp_path / "out").records.table
+    assert sorted(table.id) == sorted(name for name, _ in rows if "7" not in name)
+
+
+def test_rows_of_a_class_without_any_photo_are_left_out_by_on_missing(tmp_path):
+    rows = [(f"{number}.png", "ab"[number % 2]) for number in range(8)]
+    for number, (name, _) in enumerate(rows):
+        save(tmp_path / "photos" / name, scene(number))
+    rows += [("gone.png", "bus"), ("lost.png", "a")]
+    write_csv(tmp_path / "list.csv", rows, ("Id", "Category"))
+    explored(
+        tmp_path / "out", "data=csv", f"data.csv={tmp_path / 'list.csv'}",
+        f"data.root={tmp_path / 'photos'}",
+    )  # fmt: skip
+    found = by_id(tmp_path / "out")
+    assert (found["gone.png"]["exclude"], found["lost.png"]["exclude"]) == ("no", "yes")
+    assert "data.on_missing=skip" in next_command(tmp_path / "out")
+    assert len(trained_on(tmp_path / "out").records.table) == 8
+
+
+def test_the_last_photo_of_a_class_to_train_on_stays(tmp_path):
+    root = tmp_path / "photos"
+    for part, first in (("train", 0), ("val", 100)):
+        for number in range(4):
+            save(root / part / "ab"[number % 2] / f"{number}.png", scene(first + number))
+    (root / "train" / "a" / "2.png").unlink()
+    shutil.copy(root / "val" / "a" / "0.png", root / "train" / "a" / "0.png")
+    save(root / "train" / "c" / "0.png", np.full((90, 90, 3), 127, np.uint8))
+    save(root / "train" / "c" / "1.png", np.full((90, 90, 3), 99, np.uint8))
+    found = explored(tmp_path / "out", "data=folder", f"data.root={root}")
+    rows = by_id(tmp_path / "out")
+    assert {i: row["exclude"] for i, row in rows.items()} == {
+        "val/a/0.png": "no", "train/a/0.png": "no", "train/c/0.png": "no", "train/c/1.png": "yes",
+    }  # fmt: skip
+    for stays in ("train/a/0.png", "train/c/0.png"):
+        assert rows[stays]["detail"].endswith("; stays: its class has no other photo to train on")
+    assert "train.py would stop" not in Page(found.page).said()
+    assert len(trained_on(tmp_path / "out").records.table) == 8
+
+
+def test_a_split_that_is_given_is_not_grouped(tmp_path):
+    root = tmp_path / "photos"
+    for number in range(8):
+        save(root / "ab"[number % 2] / f"{number}.png", scene(number))
+    save(root / "a" / "again.jpg", cv2.resize(scene(0), (80, 60)), quality=60)
+    grouped = "data.group_near_duplicates=true"
+    explored(tmp_path / "out", "data=folder", f"data.root={root}")
+    assert grouped in next_command(tmp_path / "out")
+    (tmp_path / "val.txt").write_text("a/2.png\nb/3.png\n")
+    val_ids = f"data.val_ids={tmp_path / 'val.txt'}"
+    explored(tmp_path / "val", "data=folder", f"data.root={root}", val_ids)
+    assert grouped not in next_command(tmp_path / "val")
+    trained_on(tmp_path / "val")
+    for name in "ab":
+        shutil.copytree(root / name, root / "train" / name)
+        shutil.rmtree(root / name)
+        save(root / "val" / name / "1.png", scene(100 + ord(name)))
+    explored(tmp_path / "split", "data=folder", f"data.root={root}")
+    assert grouped not in next_command(tmp_path / "split")
+
+
+def test_photos_beside_the_others_are_listed_and_stop_nothing(tmp_path):
+    rows = [(f"{number}.png", "ab"[number % 2]) for number in range(8)]
+    for number, (name, _) in enumerate(rows):
+        save(tmp_path / name, scene(number))
+    save(tmp_path / "spare.png", scene(9))
+    write_csv(tmp_path / "list.csv", rows, ("Id", "Category"))
+    explored(tmp_path / "out", "data=csv", f"data.csv={tmp_path / 'list.csv'}")
+    (row,) = rows_of(tmp_path / "out" / "findings.csv")
+    assert (row["id"], row["finding"], row["exclude"]) == ("spare.png", "left_out", "no")
+    assert "data.on_missing" not in next_command(tmp_path / "out")
+    assert len(trained_on(tmp_path / "out").records.table) == 8
+
+
+def test_a_folder_of_photos_to_predict_is_not_odd(tmp_path):
+    root = tmp_path / "photos"
+    for number in range(8):
+        save(root / "ab"[number % 2] / f"{number}.png", scene(number))
+    save(root / "test" / "9.png", scene(9))
+    assert explored(tmp_path / "out", "data=folder", f"data.root={root}").findings == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_photo_whose_name_no_file_can_hold_stays_and_that_is_said(tmp_path):
+    root = tmp_path / "photos"
+    for number in range(8):
+        save(root / "ab"[number % 2] / f"{number}.png", scene(number))
+    shutil.copy(root / "a" / "0.png", os.fsencode(root / "a") + b"/caf\xe9.png")
+    explored(tmp_path / "out", "data=folder", f"data.root={root}")
+    row = by_id(tmp_path / "out")["a/caf\\udce9.png"]
+    assert row["exclude"] == "no"
+    assert row["detail"].endswith("; stays: its name is not in UTF-8, so that no file of ids can "
+                                  "name it")  # fmt: skip
+    assert len(trained_on(tmp_path / "out").records.table) == 9
+
+
+def test_a_photo_that_does_not_open_stops_where_it_is_to(tmp_path):
+    root = odd_folder(tmp_path / "photos")
+    with pytest.raises(UserError) as caught:
+        explored(tmp_path / "out", "data=folder", f"data.root={root}", "data.on_error=raise")
+    assert str(caught.value) == (
+        "Expected photos that can be opened. Received 1 of 24 that cannot: "
+        f"{root}/plain/page.jpg (not an image but a web page). "
+        "Go on with data.on_error=skip, which lists them."
+    )
+
+
+def test_without_photos_of_each_class_the_network_and_the_policies_are_shown(odd, tmp_path):
+    root, _, shown = odd
+    found = explored(tmp_path / "out", "data=folder", f"data.root={root}", "photos_per_class=0")
+    page = Page(found.page)
+    assert "Photos of each class" not in page.said()
+    pngs = [source for source in page.sources if "image/png" in source]
+    assert pngs == [source for source in Page(shown.page).sources if "image/png" in source]
+    assert "augmentation=strong" in page.said()
+
+
+def test_the_command_repeats_a_size_of_its_own(odd, tmp_path):
+    root, out, _ = odd
+    assert next_command(out).endswith(" image_size=100")
+    explored(tmp_path / "out", "data=folder", f"data.root={root}", "image_size=240")
+    assert "image_size" not in next_command(tmp_path / "out")
 
 
 def test_the_page_stays_small_however_many_classes_there_are(tmp_path, monkeypatch):

@@ -249,6 +249,19 @@ def test_photos_in_no_class_folder_are_left_out_and_counted(tmp_path, caplog):
     ]
 
 
+def test_photos_beside_the_folders_are_listed_whatever_their_names(tmp_path):
+    draw_classes(tmp_path)
+    draw_photo(tmp_path / "overview.png", (1, 2, 3), 0)
+    (tmp_path / "overview.png").rename(tmp_path / "overview")
+    (tmp_path / "readme.txt").write_text("no photo")
+    assert read_training_photos(folder(tmp_path)).skipped == [("overview", "in no class folder")]
+    inside = tmp_path / "train"
+    inside.mkdir()
+    for path in [path for path in tmp_path.iterdir() if path.is_dir() and path != inside]:
+        path.rename(inside / path.name)
+    assert read_training_photos(folder(tmp_path)).skipped == [("overview", "beside train/")]
+
+
 def test_a_class_that_only_validates_is_trained_on_in_a_refit(tmp_path):
     draw_classes(tmp_path / "train")
     draw_photo(tmp_path / "val" / "new" / "0.png", (1, 2, 3), 0)

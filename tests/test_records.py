@@ -117,3 +117,11 @@ def test_facts_of_other_files_are_asked_for_anew(tmp_path):
     photos.table = photos.table.assign(path=[str(tmp_path / "other"), str(tmp_path / "x")])
     assert photos.file_facts()[0].tolist() == [5, 1]
     assert [facts.tolist() for facts in file_facts([])] == [[], []]
+
+
+def test_names_in_no_encoding_have_a_fingerprint():
+    name = os.fsdecode(b"caf\xe9.png")
+    table = pd.DataFrame({"id": [name], "path": ["nowhere"], "label": [0]})
+    photos = TrainingPhotos(table=table, class_names=[name])
+    expected = hashlib.sha256(b"caf\xe9.pngcaf\xe9.png\0" + b"0\0-1\n").hexdigest()[:16]
+    assert photos.fingerprint() == expected

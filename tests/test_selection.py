@@ -96,6 +96,14 @@ def test_the_id_column_of_the_data_names_the_ids_too(tmp_path):
     assert training(source, exclude=str(file)).skipped[0][0] == "120.jpg"
 
 
+def test_findings_are_named_in_their_own_column_whatever_the_data_calls_its(tmp_path):
+    source = draw_source(tmp_path / "data", "kaggle")
+    rows = [("120.jpg", "train", "yes"), ("121.jpg", "train", "no")]
+    write_csv(tmp_path / "findings.csv", rows, ("id", "Id", "exclude"))
+    photos = training(source, exclude=str(tmp_path / "findings.csv"))
+    assert [photo_id for photo_id, _ in photos.skipped] == ["120.jpg"]
+
+
 def test_what_is_excluded_needs_no_photo_and_validates_nothing(tmp_path):
     source = draw_source(tmp_path / "data", "kaggle")
     (tmp_path / "data" / "train" / "12" / "120.jpg").unlink()

@@ -33,6 +33,7 @@ from carcls.data.records import TestPhotos, TrainingPhotos, examples, labelled
 from carcls.data.selection import drop_excluded
 from carcls.errors import UserError
 
+PHOTOS_TO_PREDICT = "photos to predict"  # a reason
 _LOOKED_FOR = "class folders of photos, or train/ and val/ that hold class folders"
 
 
@@ -40,7 +41,7 @@ def read_training_photos(config: FolderData) -> TrainingPhotos:
     """The photos of all class folders; `is_val` says which lie below `val/` where there is one.
 
     Folders that are no class are left out and listed: those without a photo, one of photos to
-    predict beside the classes, and any beside `train/`.
+    predict beside the classes, and any beside `train/`; likewise photos in no folder.
     """
     root = _root(config, _LOOKED_FOR)
     train = _class_folders(root, "train", config)
@@ -49,7 +50,7 @@ def read_training_photos(config: FolderData) -> TrainingPhotos:
     if train is None:
         _refuse_other_splits(root, test, config)
         table, skipped = _rows("", root, test)
-        skipped = [(f"{path.name}/", "photos to predict") for path in test] + skipped
+        skipped = [(f"{path.name}/", PHOTOS_TO_PREDICT) for path in test] + skipped
     else:
         table, skipped = _rows(*train)
         used = [*test, *(root / part[0] for part in (train, val) if part)]
@@ -57,6 +58,11 @@ def read_training_photos(config: FolderData) -> TrainingPhotos:
             (f"{path.name}/", f"a folder beside {train[0]}")
             for path in visible(root)
             if path.is_dir() and path not in used and hold_a_photo(_files_below(path))
+        ]
+        skipped += [
+            (entry.name, f"beside {train[0]}")
+            for entry in sorted_entries(root)
+            if is_file(entry) and hold_a_photo([entry.path])
         ]
     table["is_val"] = np.zeros(len(table), bool)
     if val is not None:
@@ -143,7 +149,7 @@ def _rows(
     for entry in sorted_entries(base):
         path = base / entry.name
         if not is_folder(entry):
-            if is_image(entry.name) and is_file(entry):
+            if is_file(entry) and hold_a_photo([entry.path]):
                 skipped.append((prefix + entry.name, "in no class folder"))
             continue
         if path in leave_out:

@@ -29,22 +29,25 @@ class TrainingPhotos:
             data=csv several rows may be one photo, which counts as often.
         class_names: As the data writes them; numbers in numeric order, others alphabetically.
         skipped: Rows and photos that were left out, as (id, reason); folders as (name/, reason).
+        of_lost_classes: Ids of those left out whose class has no other row: they cannot be named
+            in `data.exclude`, which must leave something of every class.
     """
 
     table: pd.DataFrame
     class_names: list[str]
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    of_lost_classes: set[str] = field(default_factory=set)
     _facts: pd.DataFrame | None = field(default=None, init=False, repr=False, compare=False)
 
     def fingerprint(self) -> str:
         """A hash of ids, labels and file sizes: another one means other data."""
-        digest = hashlib.sha256("\n".join(self.class_names).encode())
+        digest = hashlib.sha256(_bytes("\n".join(self.class_names)))
         sizes, _ = self.file_facts()
         for start in range(0, len(sizes), _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
             ids, labels = self.table.id.iloc[some].tolist(), self.table.label.iloc[some].tolist()
             rows = zip(ids, labels, sizes[some].tolist(), strict=True)
-            digest.update("".join(f"{i}\0{label}\0{size}\n" for i, label, size in rows).encode())
+            digest.update(_bytes("".join(f"{i}\0{label}\0{size}\n" for i, label, size in rows)))
         return digest.hexdigest()[:16]
 
     def file_facts(self) -> tuple[np.ndarray, np.ndarray]:
@@ -61,6 +64,11 @@ class TrainingPhotos:
             self._facts = pd.DataFrame({"size": size, "mtime_ns": mtime_ns}, paths)
         found = self._facts if self._facts.index is paths else self._facts.loc[paths]
         return found["size"].to_numpy()[rows], found["mtime_ns"].to_numpy()[rows]
+
+
+def _bytes(text: str) -> bytes:
+    """Of names as the disk has them, which may be in no encoding at all."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def file_facts(paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from carcls.errors import UserError
 log = logging.getLogger(__name__)
 
 _LEAVE_OUT = "Leave them out with data.on_missing=skip."
+NEIGHBOUR = "beside the photos of the rows, without a row"  # a reason that stops nothing
 
 
 def photos_of_rows(
@@ -44,7 +45,7 @@ def photos_of_rows(
         label_column: What the CSV calls the class.
         others: The photos below the index that need no row.
         all_need_rows: Whether every other photo below the index needs one. If not, those that lie
-            beside the photos of the rows, in a folder of theirs, are counted and said.
+            beside the photos of the rows, in a folder of theirs, are said and listed.
 
     Raises:
         UserError: As said above; if rows of one photo disagree, or are more than one where the
@@ -55,10 +56,9 @@ def photos_of_rows(
     table = table.assign(path=_paths(table, index))
     used = {path for path in (*table.path, *others) if path is not None}
     strays = _strays(index, index.paths(), used) if all_need_rows else []
-    if not all_need_rows:
-        _say_neighbours(table, index, csv, used)
+    neighbours = [] if all_need_rows else _neighbours(table, index, csv, config, used)
     table, skipped = drop_excluded(table, config, str(csv))
-    classes = set(table.name.unique()) - {""}
+    classes, ids_of_rows, names_of_rows = set(table.name.unique()) - {""}, table.id, table.name
 
     ids = table.id[table.name == ""].tolist()
     if ids:
@@ -103,8 +103,11 @@ def photos_of_rows(
         _tell(strays, strays, len(index), complaint, config, hint)
         photos.skipped += [(photo_id, f"no row in {csv.name}") for photo_id in strays]
 
+    if config.name == "csv":  # others do not say which of them are to be predicted
+        photos.skipped += [(photo_id, NEIGHBOUR) for photo_id in neighbours]
     lost = sorted(classes - set(photos.class_names))
     if lost:
+        photos.of_lost_classes = set(ids_of_rows[names_of_rows.isin(lost)])
         log.warning(f"WARNING: no photo is left of these classes of {csv}: {examples(lost)}.")
     return photos
 
@@ -273,18 +276,27 @@ def _misplaced(table: pd.DataFrame, index: PhotoIndex, classes: set[str]) -> pd.
     return found
 
 
-def _say_neighbours(table: pd.DataFrame, index: PhotoIndex, csv: Path, used: set[str]) -> None:
-    """Counts photos without a row in the folders that rows use, but for the index's own root."""
+def _neighbours(
+    table: pd.DataFrame, index: PhotoIndex, csv: Path, config: DataConfig, used: set[str]
+) -> list[str]:
+    """Photos without a row in the folders that rows use, as paths below the index's root.
+
+    In the root itself only with data=csv: a competition's photos to predict may lie there.
+    """
     inside = {index.inside(path).rpartition("/")[0] for path in table.path.dropna().unique()}
-    folders = sorted(index.root / name for name in inside - {""})
+    if config.name != "csv":
+        inside -= {""}
+    folders = sorted(index.root / name for name in inside)
     photos = []
     for folder in folders:
-        others = (entry for entry in entries_in(folder) if f"{folder}/{entry.name}" not in used)
+        start = str(folder / "_")[:-1]  # of its photos' paths: empty for the current directory
+        others = (entry for entry in entries_in(folder) if start + entry.name not in used)
         names = sorted(entry.name for entry in others if is_image(entry.name) and is_file(entry))
-        photos += [f"{folder}/{name}" for name in names]
+        photos += [start + name for name in names]
     strays = _strays(index, photos, used)
     if strays:
         log.info(f"{len(strays)} photos beside those of {csv} have no row: {examples(strays)}.")
+    return strays
 
 
 def _strays(index: PhotoIndex, photos: Iterable[str], used: set[str]) -> list[str]:

@@ -116,7 +116,7 @@ def read_ids(config: DataConfig, key: str) -> list[tuple[str, str | None]]:
     A CSV with a column `id` or `data.id_column` (a run's `val_predictions.csv` is one), else a
     text file with an id a line. With them the labels, where the CSV has a column `label`. Of a CSV
     with a column `exclude`, such as explore.py's findings.csv, the rows that say yes there are left
-    out, and none may.
+    out, and none may; its ids are in `id` where it has that too.
 
     Raises:
         UserError: If it cannot be read, is a CSV without such a column, has no ids, or says neither
@@ -131,7 +131,9 @@ def read_ids(config: DataConfig, key: str) -> list[tuple[str, str | None]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         lines = [line.strip(" \t\r") for line in text.split("\n")]
-        column = next((name for name in columns if name in _header(path, name)), None)
+        is_findings = {_ID, _EXCLUDE} <= set(_header(path, _ID))
+        names = (_ID,) if is_findings else columns  # data.id_column may be another of its columns
+        column = next((name for name in names if name in _header(path, name)), None)
     except UnicodeDecodeError as error:
         raise UserError(f"{expected}, which is not in UTF-8: {error}.") from error
     except (OSError, csv.Error) as error:

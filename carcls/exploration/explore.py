@@ -15,7 +15,10 @@ from omegaconf import OmegaConf
 
 from carcls import console
 from carcls.config import ExploreConfig
+from carcls.data.records import examples as some_of
+from carcls.data.rows import NEIGHBOUR
 from carcls.data.workers import Workers, workers_for
+from carcls.errors import UserError
 from carcls.exploration.charts import draw_distributions
 from carcls.exploration.findings import (
     KINDS,
@@ -74,9 +77,11 @@ def explore(config: ExploreConfig, workdir: Path) -> Exploration:
         workdir: Where they go; what is there is replaced.
 
     Raises:
-        UserError: If there are no photos to train on, or the disk is not as it should be.
+        UserError: If there are no photos to train on, one cannot be opened and `data.on_error` is
+            `raise`, FINDINGS would replace `data.exclude`, or the disk is not as it should be.
     """
     started = time.perf_counter()
+    _expect_no_loss(config, workdir)
     policies = read_policies()  # their mistakes are told before minutes of decoding
     found = find_photos(config.data)
     paths = found.table.path.tolist()
@@ -84,6 +89,8 @@ def explore(config: ExploreConfig, workdir: Path) -> Exploration:
     with Workers("carcls.exploration.look:tasks", None, count) as workers:
         with _progress("opening photos", len(paths)) as progress:
             looks = look_at_all(paths, workers, progress)
+        if config.data.on_error == "raise" and looks.errors:
+            raise _cannot_be_opened(looks, paths)
         with _progress("looking for copies", None) as progress:
             contents, alike = find_alike(looks, paths, config.max_distance, workers, progress)
         groups = find_groups(found, looks, contents, alike)
@@ -92,7 +99,8 @@ def explore(config: ExploreConfig, workdir: Path) -> Exploration:
         wanted = _photos_to_show(found, groups, findings, examples)
         with _progress("making small pictures", len(wanted)) as progress:
             pictures = take_pictures(wanted, paths, workers, progress)
-    chosen = choose_for_network(examples, config.seed)
+    # The same, however many photos of each class are shown.
+    chosen = choose_for_network(choose_examples(found, looks, 1, config.seed), config.seed)
     chosen_paths = [paths[index] for index in chosen]
     emptied = emptied_classes(found, findings)
     content = Content(
@@ -124,6 +132,25 @@ def explore(config: ExploreConfig, workdir: Path) -> Exploration:
         findings=findings,
         page=workdir / PAGE,
         seconds=seconds,
+    )
+
+
+def _expect_no_loss(config: ExploreConfig, workdir: Path) -> None:
+    """Raises if FINDINGS would replace the file of `data.exclude`, in which a person may write."""
+    exclude = config.data.exclude
+    if exclude and Path(exclude).expanduser().resolve() == (workdir / FINDINGS).resolve():
+        raise UserError(
+            f"Expected data.exclude to be another file than the {FINDINGS} that is written. "
+            f"Received: data.exclude={exclude}, which would be replaced. Choose another directory "
+            "with hydra.run.dir=DIR, or move the file."
+        )
+
+
+def _cannot_be_opened(looks: Looks, paths: list[str]) -> UserError:
+    reasons = [f"{paths[index]} ({reason})" for index, reason in sorted(looks.errors.items())]
+    return UserError(
+        f"Expected photos that can be opened. Received {len(reasons)} of {len(paths)} that cannot: "
+        f"{some_of(reasons)}. Go on with data.on_error=skip, which lists them."
     )
 
 
@@ -197,14 +224,20 @@ def _next_commands(
 ) -> list[str]:
     """The training that takes the findings back."""
     words = ["python train.py", *_data_options(config)]
-    if any(finding.exclude for finding in findings):
+    if any(finding.exclude and finding.is_new for finding in findings):
         words.append(f"data.exclude={shell_quoted(workdir / FINDINGS)}")
+    elif config.data.exclude is not None:
+        words.append(f"data.exclude={shlex.quote(config.data.exclude)}")
     stays = [f for f in findings if f.finding == "left_out" and not f.exclude and f.part != "test"]
-    if any(not finding.id.endswith("/") for finding in stays) and config.data.name != "folder":
+    stops = [f for f in stays if not f.id.endswith("/") and f.detail != NEIGHBOUR]
+    if stops and config.data.name != "folder":
         words.append("data.on_missing=skip")
     trained = Counter(f.group for f in findings if f.group and f.part == "train" and not f.exclude)
-    if any(count > 1 for count in trained.values()):
+    is_drawn = config.data.val_ids is None and "val" not in found.columns[2]
+    if is_drawn and any(count > 1 for count in trained.values()):
         words.append("data.group_near_duplicates=true")
+    if config.image_size != OmegaConf.load(CONF / "train.yaml").image_size:
+        words.append(f"image_size={config.image_size}")
     return [" ".join(words)]
 
 
@@ -227,9 +260,9 @@ def _summary(content: Content, workdir: Path, seconds: float) -> str:
     found, findings, looks = content.found, content.findings, content.looks
     parts = Counter(found.columns[2].tolist())
     of_parts = ", ".join(f"{parts[part]:,} {part}" for part in PARTS if parts[part])
-    counts = Counter(finding.finding for finding in findings)
+    counts = Counter(finding.finding for finding in findings if finding.is_new)
     odd = [f"{counts[kind]:,} × {what}" for kind, what in KINDS.items() if counts[kind]]
-    suggested = len({(f.id, f.label) for f in findings if f.exclude})
+    suggested = len({(f.id, f.label) for f in findings if f.exclude and f.is_new})
     pairs = [
         ("photos", f"{len(looks):,} of {len(found.class_names):,} classes: {of_parts}"),
         ("odd", "\n".join(odd) or "nothing"),
@@ -237,10 +270,12 @@ def _summary(content: Content, workdir: Path, seconds: float) -> str:
     if found.remarks:
         pairs.append(("", "\n".join(found.remarks)))
     if content.emptied:
-        pairs.append(("", f"Nothing would be left of {', '.join(content.emptied[:5])}."))
+        lost = ", ".join(content.emptied[:5])
+        pairs.append(("", f"Nothing would be left to train on in {lost}: train.py would stop."))
+    before = f", and {found.num_excluded:,} as before" if found.num_excluded else ""
     pairs += [
         ("page", str(shown(workdir / PAGE))),
-        ("findings", f"{shown(workdir / FINDINGS)}, of which {suggested:,} to leave out"),
+        ("findings", f"{shown(workdir / FINDINGS)}, of which {suggested:,} to leave out{before}"),
         ("took", f"{console.duration(seconds)}"),
         ("train", "\n".join(content.next_commands)),
     ]

@@ -1,7 +1,7 @@
 """What is odd about the data, and which photos are better left out of training."""
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,12 +30,18 @@ _LONG = 3.0  # times the short side
 _DARK, _BRIGHT = 25, 235  # mean gray level, of 255
 # Reasons for which the row can be named in `data.exclude`: it is one, and means no photo.
 _OF_ROWS = ("no photo", "more than one photo", "rows of different classes", "in the folder ")
+_LAST = "stays: its class has no other photo to train on"
+_UNNAMED = "stays: its name is not in UTF-8, so that no file of ids can name it"
 _PART_ORDER = {"val": 0, "train": 1, "test": 2}  # the copy to keep is the one that validates
 
 
 @dataclass(kw_only=True)
 class Finding:
-    """One row of `findings.csv`; `index` is the photo's in the table, None where there is none."""
+    """One row of `findings.csv`.
+
+    `index` is the photo's in the table, None where there is none. What is not new was named by
+    `data.exclude` before.
+    """
 
     id: str
     label: str
@@ -46,6 +52,7 @@ class Finding:
     detail: str = ""
     exclude: bool = False
     index: int | None = None
+    is_new: bool = True
 
 
 @dataclass(kw_only=True)
@@ -128,37 +135,82 @@ def list_findings(
         contents: See `carcls.exploration.looks.find_alike`.
         image_size: Side of the network's input in pixels.
     """
-    findings = _of_left_out(found) + _of_single_photos(found, looks, image_size)
+    reasons: dict[int, str] = {}
     for group in groups:
-        findings += _of_group(found, group, contents)
+        reasons |= _reasons_to_exclude(found, group, contents)
+    kept = _last_of_classes(found, looks, [*reasons, *np.flatnonzero(looks.is_flat).tolist()])
+    findings = _of_left_out(found) + _of_single_photos(found, looks, image_size, kept)
+    for group in groups:
+        findings += _of_group(found, group, reasons, kept)
+    findings += [
+        replace(finding, id=other_id)  # all rows of a photo go, or else it stays
+        for finding in findings
+        if finding.exclude
+        for other_id in found.other_ids.get(finding.index, [])
+    ]
     kinds = list(KINDS)
     return sorted(findings, key=lambda finding: kinds.index(finding.finding))
 
 
+def _last_of_classes(found: Found, looks: Looks, excluded: list[int]) -> set[int]:
+    """A photo of each class that would lose all it has to train on, though some of these open.
+
+    Args:
+        excluded: Indices of photos that open and would better be left out.
+    """
+    ids, labels, parts = found.columns
+    can_train = looks.opens & (parts == "train")
+    stays = can_train.copy()
+    stays[[index for index in excluded if _is_utf8(ids[index] + labels[index])]] = False
+    emptied = set(labels[can_train]) - set(labels[stays])
+    candidates = np.flatnonzero(can_train).tolist()
+    candidates.sort(key=lambda index: bool(looks.is_flat[index]))  # rather not of one colour
+    last: dict[str, int] = {}
+    for index in candidates:
+        if labels[index] in emptied:
+            last.setdefault(labels[index], index)
+    return set(last.values())
+
+
 def emptied_classes(found: Found, findings: list[Finding]) -> list[str]:
-    """Classes of which `findings` leave no photo, so that train.py would not take them."""
+    """Classes of which `findings` leave none to train on, so that train.py would not take them."""
     excluded = [f.index for f in findings if f.exclude and f.index is not None]
     _, labels, parts = found.columns
-    is_labelled = parts != "test"
-    kept = is_labelled.copy()
+    trains = parts == "train"
+    kept = trains.copy()
     kept[excluded] = False
-    return sorted(set(labels[is_labelled]) - set(labels[kept]))
+    return sorted(set(labels[trains]) - set(labels[kept]))
 
 
 def _of_left_out(found: Found) -> list[Finding]:
     ids, _, parts = found.columns
-    used = set(ids[parts != "test"])
-    return [
+    used = set(ids[parts != "test"]).union(*found.other_ids.values())
+    findings = [
         Finding(
             id=left.id,
-            label="",
+            label=left.label,
             part=left.part,
             finding="left_out",
             detail=left.reason,
             # An id that another row has too would take that one along.
-            exclude=left.part != "test" and left.id not in used and _is_of_row(left.reason),
+            exclude=left.part != "test"
+            and left.id not in used
+            and not left.is_of_lost_class
+            and _is_of_row(left.reason),
         )
         for left in found.left_out
+    ]
+    return findings + [
+        Finding(
+            id=left.id,
+            label=left.label,
+            part=left.part,
+            finding="left_out",
+            detail=left.reason,
+            exclude=True,
+            is_new=False,
+        )
+        for left in found.excluded
     ]
 
 
@@ -168,7 +220,7 @@ def _is_of_row(reason: str) -> bool:
     return reason.startswith(_OF_ROWS) or has_no_class
 
 
-def _of_single_photos(found: Found, looks: Looks, image_size: int) -> list[Finding]:
+def _of_single_photos(found: Found, looks: Looks, image_size: int, kept: set[int]) -> list[Finding]:
     short = np.minimum(looks.width, looks.height)
     long = np.maximum(looks.width, looks.height)
     opens, flat = looks.opens, looks.is_flat
@@ -194,11 +246,10 @@ def _of_single_photos(found: Found, looks: Looks, image_size: int) -> list[Findi
         ),
     }
     return [
-        _finding(found, int(index), kind, detail=detail(index),
-                 exclude=kind in ("unreadable", "blank"))
+        _finding(found, index, kind, detail(index), kind in ("unreadable", "blank"), kept)
         for kind, (which, detail) in odd.items()
         for index in np.flatnonzero(which).tolist()
-    ]  # fmt: skip
+    ]
 
 
 def _marked(notes: dict[int, str], n: int) -> np.ndarray:
@@ -207,9 +258,8 @@ def _marked(notes: dict[int, str], n: int) -> np.ndarray:
     return marked
 
 
-def _of_group(found: Found, group: Group, contents: np.ndarray) -> list[Finding]:
+def _of_group(found: Found, group: Group, reasons: dict[int, str], kept: set[int]) -> list[Finding]:
     """A finding for each photo of a group."""
-    reasons = _reasons_to_exclude(found, group, contents)
     first = found.columns[0][group.members[0]]
     across = group.kind.startswith("across_")
     findings = []
@@ -223,17 +273,11 @@ def _of_group(found: Found, group: Group, contents: np.ndarray) -> list[Finding]
             facts.append(f"classes in the group: {', '.join(group.labels)}")
         if across:
             facts.append(f"parts in the group: {', '.join(sorted(group.parts))}")
-        if index in reasons:
-            facts.append(reasons[index])
-        findings.append(
-            _finding(
-                found, index, kind,
-                group=group.number,
-                of="" if is_first else first,
-                detail="; ".join(facts),
-                exclude=index in reasons,
-            )
-        )  # fmt: skip
+        finding = _finding(found, index, kind, "; ".join(facts), index in reasons, kept)
+        finding.group, finding.of = group.number, "" if is_first else first
+        if finding.exclude:
+            finding.detail += f"; {reasons[index]}"
+        findings.append(finding)
     return findings
 
 
@@ -265,14 +309,29 @@ def _reasons_to_exclude(found: Found, group: Group, contents: np.ndarray) -> dic
     return reasons
 
 
-def _finding(found: Found, index: int, kind: str, exclude: bool, **values: object) -> Finding:
+def _finding(
+    found: Found, index: int, kind: str, detail: str, exclude: bool, kept: set[int]
+) -> Finding:
+    """What is odd about a photo; of one that stays all the same, why.
+
+    Args:
+        exclude: Whether it would better be left out.
+        kept: Indices of photos that stay because their classes need them.
+    """
     photo_id, label, part = (column[index] for column in found.columns)
+    exclude = exclude and part != "test"  # what is to be predicted is predicted
+    why_not = _LAST if index in kept else "" if _is_utf8(photo_id + label) else _UNNAMED
     return Finding(
         id=photo_id,
         label=label,
         part=part,
         finding=kind,
-        exclude=exclude and part != "test",  # what is to be predicted is predicted
+        detail=f"{detail}; {why_not}" if exclude and why_not else detail,
+        exclude=exclude and not why_not,
         index=index,
-        **values,
     )
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name of a file can be written as text."""
+    return name.encode("utf-8", "ignore").decode() == name

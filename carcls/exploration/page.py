@@ -39,8 +39,9 @@ _ADVICE = {
     "all are left out; look at those that are nearly the same.",
     "exact_duplicate": "The same file, or the same pixels in another file. The first one stays.",
     "near_duplicate": "Resized, saved again, lightly cropped or marked; or shots of one moment. "
-    "They stay, for a person to look at; data.group_near_duplicates=true keeps each group on one "
-    "side of the split, so that the validation is honest.",
+    "They stay, for a person to look at; where the split is drawn, "
+    "data.group_near_duplicates=true keeps each group on one side of it, so that the validation is "
+    "honest.",
 }
 
 
@@ -132,6 +133,7 @@ def _bytes(count: int) -> str:
 
 def _odd(content: Content) -> str:
     found, findings = content.found, content.findings
+    findings = [finding for finding in findings if finding.is_new]
     counts = Counter(finding.finding for finding in findings)
     excluded = Counter(finding.finding for finding in findings if finding.exclude)
     rows = [
@@ -146,7 +148,7 @@ def _odd(content: Content) -> str:
         remarks.append(f"{found.num_excluded:,} photos were left out by data.exclude.")
     if content.emptied:
         remarks.append(
-            f"Leaving out what is suggested would leave no photo of "
+            f"Leaving out what is suggested would leave no photo to train on of "
             f"{escape(', '.join(content.emptied[:5]))}: train.py would stop."
         )
     if not rows:
@@ -283,7 +285,7 @@ def _charts(content: Content) -> str:
 def _unopened(content: Content) -> str:
     blocks = []
     for kind in ("unreadable", "left_out"):
-        rows = [finding for finding in content.findings if finding.finding == kind]
+        rows = [f for f in content.findings if f.finding == kind and f.is_new]
         if rows:
             blocks.append(_heading(kind, f"{len(rows):,}") + _table(rows))
     return "".join(blocks) + _gallery(content, "opened_in_part")

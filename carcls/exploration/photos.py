@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from carcls.config import DataConfig
+from carcls.data.folder import PHOTOS_TO_PREDICT
 from carcls.data.records import TestPhotos, TrainingPhotos, examples
-from carcls.data.selection import with_val_ids
+from carcls.data.selection import read_ids, with_val_ids
 from carcls.data.sources import SOURCES
 from carcls.errors import UserError
 
@@ -22,6 +23,8 @@ class LeftOut:
     id: str  # a folder's ends in a slash
     part: str
     reason: str
+    label: str = ""  # where it is known
+    is_of_lost_class: bool = False  # which has no photo at all
 
 
 @dataclass(kw_only=True)
@@ -30,17 +33,22 @@ class Found:
 
     Attributes:
         table: A row a photo: `id`, `label` (its class; empty where it is not known), `part` (one
-            of PARTS) and `path`; those to train on first, those to predict last.
+            of PARTS) and `path`; those to train on first, those to predict last. Of several rows of
+            one photo the first.
         class_names: In the order of training.
         left_out: What is no photo of the table, and why.
-        num_excluded: Photos that `data.exclude` named.
+        excluded: What `data.exclude` named.
+        num_excluded: How many rows it named.
+        other_ids: Index of a photo to the ids that its other rows have.
         remarks: Sentences about what else is odd.
     """
 
     table: pd.DataFrame
     class_names: list[str]
     left_out: list[LeftOut] = field(default_factory=list)
+    excluded: list[LeftOut] = field(default_factory=list)
     num_excluded: int = 0
+    other_ids: dict[int, list[str]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     @cached_property
@@ -76,12 +84,23 @@ def find_photos(config: DataConfig) -> Found:
     except UserError as error:
         test = TestPhotos(ids=[], paths=[], columns=("", ""))
         remarks.append(f"No photos to predict were found: {error}")
-    table = pd.concat([_labelled_rows(training), _rows_to_predict(test)], ignore_index=True)
-    excluded = f"excluded by {config.exclude}"
+    rows = _labelled_rows(training)
+    photos = rows.drop_duplicates("path", ignore_index=True)
+    if len(photos) < len(rows):
+        remarks.append(_remark_on_repeats(rows))
+    table = pd.concat([photos, _rows_to_predict(test)], ignore_index=True)
+    by_data_exclude = f"excluded by {config.exclude}"
+    # A folder of photos to predict is odd only where they were not found in it.
+    usual = (by_data_exclude, PHOTOS_TO_PREDICT) if test.ids else (by_data_exclude,)
     left_out = [
-        LeftOut(id=photo_id, part="train", reason=reason)
+        LeftOut(
+            id=photo_id,
+            part="train",
+            reason=reason,
+            is_of_lost_class=photo_id in training.of_lost_classes,
+        )
         for photo_id, reason in training.skipped
-        if reason != excluded
+        if reason not in usual
     ]
     left_out += [
         LeftOut(id=photo_id, part="test", reason=reason)
@@ -91,11 +110,43 @@ def find_photos(config: DataConfig) -> Found:
         table=table,
         class_names=training.class_names,
         left_out=left_out,
-        num_excluded=sum(reason == excluded for _, reason in training.skipped),
+        excluded=_excluded(training, config, by_data_exclude),
+        num_excluded=sum(reason == by_data_exclude for _, reason in training.skipped),
+        other_ids=_other_ids(rows, photos),
         remarks=remarks,
     )
     remarks += _remarks_on_classes(found)
     return found
+
+
+def _excluded(photos: TrainingPhotos, config: DataConfig, reason: str) -> list[LeftOut]:
+    """What `data.exclude` names and the data has, as it stands in that file."""
+    ids = {photo_id for photo_id, why in photos.skipped if why == reason}
+    named = read_ids(config, "exclude") if ids else []
+    return [
+        LeftOut(id=photo_id, part="train", reason=reason, label=label or "")
+        for photo_id, label in named
+        if photo_id in ids
+    ]
+
+
+def _remark_on_repeats(rows: pd.DataFrame) -> str:
+    again = rows.path[rows.path.duplicated()]
+    return (
+        f"{len(again):,} rows repeat {again.nunique():,} photos, which count as often in training; "
+        "here each is one photo."
+    )
+
+
+def _other_ids(rows: pd.DataFrame, photos: pd.DataFrame) -> dict[int, list[str]]:
+    """Index of each photo whose rows have several ids to all but the first."""
+    again = rows[rows.path.duplicated()].drop_duplicates(["path", "id"])
+    others: dict[int, list[str]] = {}
+    places = pd.Index(photos.path).get_indexer(again.path)
+    for index, photo_id in zip(places.tolist(), again.id, strict=True):
+        if photo_id != photos.id[index]:
+            others.setdefault(index, []).append(photo_id)
+    return others
 
 
 def _labelled_rows(photos: TrainingPhotos) -> pd.DataFrame:
