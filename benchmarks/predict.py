@@ -1,8 +1,8 @@
 """Photos predicted a second, from their files, against what the network alone can do.
 
 efficientnetlite0 at 150 px over 6,675 photos, as many as the competition's. The network alone gets
-the same batch again and again. The two are measured in turns, the processes that open photos started
-anew in each. Prints the ratio of the medians last.
+the same batch again and again. The two are measured in turns, the processes that open photos
+started anew in each. Prints the ratio of the medians last.
 
     python benchmarks/predict.py [--photos DIR_OR_ARCHIVE] [--count N]
 """

@@ -253,6 +253,14 @@ def test_mistakes_in_a_one_of_are_told_as_such(arguments, text):
     assert mistake(x={"type": "OneOf", **arguments}) == text
 
 
+@pytest.mark.parametrize("fill", [300, -5, [1, 2], [1.5, 2, 3]])
+def test_a_colour_that_no_photo_can_take_is_told_before_the_training(fill):
+    assert mistake(x={"type": "Erasing", "p": 1.0, "fill": fill}).endswith(
+        f"Received: fill={fill if isinstance(fill, int) else tuple(fill)}, where a whole level "
+        "from 0 to 255, or three, can be"
+    )
+
+
 def test_a_mistake_inside_a_one_of_is_named_by_its_path():
     text = mistake(x={"type": "OneOf", "steps": {"inner": "Blur"}})
     assert text.startswith("Expected the augmentation step 'x.inner' to be a map with a type")

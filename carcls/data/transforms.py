@@ -149,6 +149,8 @@ def _build_step(name: str, step: Mapping[str, Any], size: int | None) -> Any:
     try:
         # strict: an unknown argument is an error. (Made one by a filter of warnings, it would
         # reach into the threads that open photos meanwhile.)
+        if kind == "Erasing":
+            _check_colour(arguments.get("fill", 0))
         return getattr(_albumentations(), kind)(**arguments, strict=True)
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
@@ -247,17 +249,18 @@ def _own_step(t: Any, size: int | None) -> own.Step:
         case "Equalize" if t.mode == "cv" and t.by_channels and t.mask is None:
             return own.Equalize(p=p)
         case "Erasing" if not str(t.fill).startswith("inpaint"):
-            fill = t.fill if isinstance(t.fill, str) else _levels(t.fill)
+            fill = t.fill if isinstance(t.fill, str) else _three(t.fill)
             return own.Erasing(p=p, scale=t.scale, ratio=t.ratio, fill=fill)
     return own.ByAlbumentations(p=p, transform=t)
 
 
-def _levels(fill: Any) -> Any:
-    """A colour for the three channels; ValueError if it is none."""
-    fill = _three(fill)
-    if any(not 0 <= value <= 255 or value != int(value) for value in fill):
-        raise ValueError(f"fill must be whole levels from 0 to 255, got {fill}")
-    return fill
+def _check_colour(fill: Any) -> None:
+    """Raises ValueError for a fill that no photo can take; albumentations would find out later."""
+    if isinstance(fill, str):
+        return
+    levels = _three(fill)
+    if len(levels) != 3 or any(not 0 <= v <= 255 or v != int(v) for v in levels):
+        raise ValueError(f"fill={fill}, where a whole level from 0 to 255, or three, can be")
 
 
 def _moves_pixels(affine: Any) -> bool:
