@@ -32,7 +32,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         image.alpha_composite(rgba)
     elif profile:
         image = _to_srgb(image if image.mode == "L" else image.convert("RGB"), profile)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _cmyk_to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
