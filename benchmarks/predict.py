@@ -22,7 +22,7 @@ from photos import add_photos_argument, photo_files
 import carcls.backend  # noqa: F401
 from carcls.prediction.predictor import Predictor
 
-SIZE, BATCH, ROUNDS = 150, 32, 5
+SIZE, BATCH, ROUNDS = 150, 32, 3
 
 
 def rate_alone(model: Any, seconds: float) -> float:
