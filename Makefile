@@ -30,8 +30,8 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 
 bench: $(READY)
-	@set -e; for name in loader cache policy predict million step; do \
-	  echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+	@set -e; for name in loader cache policy predict million "step --quick"; do \
+	  set -- $$name; echo "== $$name"; $(BIN)/python benchmarks/$$1.py $$2; done
 
 clean:
 	rm -rf $(VENV)

@@ -233,6 +233,14 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(paths, decode, fold
     assert report.reason == f"{folder} cannot be used, Not a directory"
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_cache_that_can_only_be_read_is_used(paths, decode):
+    Path(decode(paths)[1].path).chmod(0o444)
+    photos, report = decode(paths)
+    assert report.state == "found"
+    assert_right(photos)
+
+
 def test_an_interrupted_build_leaves_nothing(paths, folder):
     def stop(count):
         raise KeyboardInterrupt

@@ -209,8 +209,9 @@ def _reserve(file: int, num_bytes: int) -> None:
 
 def _open(path: Path, files: Sequence[str], photos: Photos) -> tuple[Pixels, list[Opened]] | None:
     """The file's pixels and what is known of them; None if there is none that can be used."""
+    mode = os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY  # another user's can be read
     try:
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, mode)
     except FileNotFoundError:
         return None
     pixels = Pixels(file, (len(files), photos.size, photos.size, 3))  # which closes it

@@ -7,7 +7,7 @@ import numpy as np
 
 from carcls.data.duplicates import distances
 from carcls.exploration.looks import Looks
-from carcls.exploration.photos import Found
+from carcls.exploration.photos import Found, LeftOut
 
 # In the order in which they are told.
 KINDS = {
@@ -185,33 +185,25 @@ def emptied_classes(found: Found, findings: list[Finding]) -> list[str]:
 def _of_left_out(found: Found) -> list[Finding]:
     ids, _, parts = found.columns
     used = set(ids[parts != "test"]).union(*found.other_ids.values())
-    findings = [
-        Finding(
-            id=left.id,
-            label=left.label,
-            part=left.part,
-            finding="left_out",
-            detail=left.reason,
-            # An id that another row has too would take that one along.
-            exclude=left.part != "test"
-            and left.id not in used
-            and not left.is_of_lost_class
-            and _is_of_row(left.reason),
-        )
-        for left in found.left_out
-    ]
-    return findings + [
-        Finding(
-            id=left.id,
-            label=left.label,
-            part=left.part,
-            finding="left_out",
-            detail=left.reason,
-            exclude=True,
-            is_new=False,
-        )
-        for left in found.excluded
-    ]
+    findings = []
+    for left in found.left_out:
+        # An id that another row has too would take that one along.
+        is_alone = left.part != "test" and left.id not in used
+        is_row = _is_of_row(left.reason) and not left.is_of_lost_class
+        findings.append(_left_out(left, exclude=is_alone and is_row))
+    return findings + [_left_out(left, exclude=True, is_new=False) for left in found.excluded]
+
+
+def _left_out(left: LeftOut, exclude: bool, is_new: bool = True) -> Finding:
+    return Finding(
+        id=left.id,
+        label=left.label,
+        part=left.part,
+        finding="left_out",
+        detail=left.reason,
+        exclude=exclude,
+        is_new=is_new,
+    )
 
 
 def _is_of_row(reason: str) -> bool:
