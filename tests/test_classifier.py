@@ -13,7 +13,7 @@ from carcls.models.classifier import (
     load_classifier,
     save_classifier,
 )
-from carcls.models.freezing import freeze
+from carcls.models.freezing import freeze, learning_rate_shares
 from carcls.run import ModelInfo, embed_model_info, read_model_info
 
 HEAD = AvgDenseHead(name="avg_dense", dropout=0.25, units=256, l2_bias=1e-3, l2_activity=1e-4)
@@ -119,6 +119,16 @@ def test_the_share_that_trains_is_counted_from_the_top(lite0, share, expected):
     trains = [layer.trainable for layer in network.layers]
     assert trains == sorted(trains), "the frozen layers lie below the others"
     assert sum(trains) == pytest.approx(expected, abs=1)
+
+
+def test_the_learning_rate_falls_geometrically_from_the_top_layer_to_the_bottom_one(lite0):
+    network = backbone_of(lite0)
+    shares = learning_rate_shares(network, 0.01)
+    assert set(shares) == {variable.path for variable in network.weights}
+    layers = [layer for layer in network.layers if layer.weights]
+    found = np.array([shares[layer.weights[0].path] for layer in layers])
+    assert (found[0], found[-1]) == (pytest.approx(0.01), 1.0)
+    np.testing.assert_allclose(found[1:] / found[:-1], 0.01 ** (-1 / (len(layers) - 1)))
 
 
 @pytest.mark.parametrize("batch_norm", ["train", "frozen"])

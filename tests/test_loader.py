@@ -286,6 +286,16 @@ def test_mixed_labels_are_shares_of_classes_and_the_same_from_any_step(paths):
     assert sum((shares % 1 > 0).any() for _, shares in batches) >= 4
 
 
+def test_smoothed_labels_give_a_share_to_every_class_after_mixing(paths):
+    mix = functools.partial(mix_batch, mixup=2.0, cutmix=0.0)
+    plain = take(make_loader(read_photos(paths), num_classes=7, mix=mix).from_step(0), 3)
+    smoothed = make_loader(read_photos(paths), num_classes=7, mix=mix, label_smoothing=0.2)
+    for (images, shares), (same, before) in zip(take(smoothed.from_step(0), 3), plain, strict=True):
+        np.testing.assert_array_equal(images, same)
+        np.testing.assert_allclose(shares, 0.8 * before + 0.2 / 7, rtol=1e-6)
+        assert shares.dtype == np.float32
+
+
 def processes_of(loader: Loader) -> list[int]:
     return [process.pid for process in loader._processes._processes]
 

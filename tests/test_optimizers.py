@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from carcls.config import PlateauSchedule, to_config
+from carcls.training.callbacks import AverageWeights
 from carcls.training.optimizers import build_optimizer, schedule_callbacks
 from tests.test_config import composed
 
@@ -85,3 +86,73 @@ def test_every_number_of_an_optimizer_reaches_keras(overrides, kind, numbers):
     found = optimizer.get_config()
     assert {name: found[name] for name in numbers} == numbers
     assert found["learning_rate"] == pytest.approx(0.25)
+
+
+def dense_model() -> keras.Model:
+    inputs = keras.Input((2,))
+    x = keras.layers.Dense(2, kernel_initializer="ones", name="low")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="ones", name="high")(x))
+
+
+@pytest.mark.parametrize("name", ["adam", "adamax", "adamw", "sgd"])
+def test_a_variable_moves_and_decays_at_its_own_share_of_the_learning_rate(name):
+    config = to_config(composed(f"optimizer={name}", "schedule=constant"))
+    moved = []
+    for shares in (None, {"low/kernel": 0.25}):
+        model = dense_model()
+        before = [v.numpy() for v in model.trainable_variables]
+        optimizer = build_optimizer(config.optimizer, config.schedule, 0.1, 10, shares=shares)
+        gradients = [keras.ops.ones_like(v) for v in model.trainable_variables]
+        optimizer.apply(gradients, model.trainable_variables)
+        after = [v.numpy() for v in model.trainable_variables]
+        moved.append([a - b for a, b in zip(after, before, strict=True)])
+    paths = [v.path for v in model.trainable_variables]
+    assert paths[0] == "low/kernel"
+    np.testing.assert_allclose(moved[1][0], 0.25 * moved[0][0], rtol=1e-4)
+    for full, shared in zip(moved[0][1:], moved[1][1:], strict=True):
+        np.testing.assert_allclose(shared, full, rtol=1e-4)
+    assert np.all(moved[0][0] < -0.01)
+
+
+def test_weight_decay_is_the_same_with_shares_of_one():
+    ends = []
+    for shares in (None, {"low/kernel": 1.0}):
+        config = to_config(
+            composed("optimizer=adamw", "schedule=constant", "optimizer.weight_decay=0.5")
+        )
+        model = dense_model()
+        optimizer = build_optimizer(config.optimizer, config.schedule, 0.1, 10, shares=shares)
+        for _ in range(3):
+            gradients = [0.1 * keras.ops.ones_like(v) for v in model.trainable_variables]
+            optimizer.apply(gradients, model.trainable_variables)
+        ends.append([v.numpy() for v in model.trainable_variables])
+    for plain, shared in zip(*ends, strict=True):
+        np.testing.assert_allclose(shared, plain, rtol=1e-6)
+    assert ends[0][0].max() < 1 - 3 * 0.1  # it decays on top of what Adam moves
+
+
+def test_the_moving_average_is_validated_and_kept_and_the_trained_weights_go_on():
+    config = to_config(composed("optimizer=sgd", "schedule=constant", "optimizer.momentum=0"))
+    model = dense_model()
+    model.compile(build_optimizer(config.optimizer, config.schedule, 0.01, 9, ema=0.9), loss="mse")
+    average = AverageWeights()
+    seen, validated = [], []
+    data = np.ones((4, 2), np.float32), np.zeros((4, 1), np.float32)
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(model.layers[1].kernel.numpy()),
+        on_test_end=lambda logs: validated.append(model.layers[1].kernel.numpy()),
+    )
+    model.fit(
+        *data, validation_data=data, batch_size=2, epochs=3, verbose=0,
+        callbacks=[average, watch, average.back],
+    )  # fmt: skip
+    expected, averages = seen[0], []
+    for step, kernel in enumerate(seen):
+        expected = kernel if step == 0 else 0.9 * expected + 0.1 * kernel
+        averages.append(expected)
+    np.testing.assert_allclose(validated, averages[1::2], rtol=1e-5)
+    # The next epoch goes on from what was trained: a step never jumps back to the average.
+    steps = np.abs(np.diff(seen, axis=0)).max(axis=(1, 2))
+    assert np.all(np.diff(steps) < 0)
+    # And the average stays in the model.
+    np.testing.assert_allclose(model.layers[1].kernel.numpy(), averages[-1], rtol=1e-5)

@@ -14,6 +14,7 @@ from carcls.config.training import (
     FinetuneConfig,
     OptimizerConfig,
     ScheduleConfig,
+    StageConfig,
 )
 
 
@@ -85,6 +86,10 @@ class TrainConfig:
                 "callbacks",
                 tensorboard=self.runtime.tensorboard,
             )
+
+    def labels_are_shares(self, stage: StageConfig) -> bool:
+        """Whether the labels of a stage's photos are shares of classes, not the number of one."""
+        return self.augmentation.mixes or stage.label_smoothing > 0
 
 
 @dataclass(kw_only=True, slots=True)

@@ -56,6 +56,9 @@ class StageConfig:
     trainable: float = 1.0  # share of the backbone's layers, counted from the top
     image_size: int | None = None  # null: that of the run
     batch_size: int | None = None  # null: that of the run
+    bottom_rate: float = 1.0  # the backbone's first layer learns at this share of learning_rate
+    label_smoothing: float = 0.0  # share of each label that is spread over all classes
+    ema: float = 0.0  # decay a step of the weights' moving average, which is kept; 0: off
     callbacks: list[str] | None = None  # which of STAGE_CALLBACKS run; null: all that are set up
 
     def __post_init__(self) -> None:
@@ -72,6 +75,14 @@ class StageConfig:
             expect_image_size(self.image_size)
         if self.batch_size is not None:
             expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
+        expect(
+            0.0 < self.bottom_rate <= 1.0,
+            "bottom_rate to be a share in (0, 1]",
+            bottom_rate=self.bottom_rate,
+        )
+        for name in ("label_smoothing", "ema"):
+            value = getattr(self, name)
+            expect(0.0 <= value < 1.0, f"{name} in [0, 1), 0: off", **{name: value})
         for callback in self.callbacks or ():
             expect_one_of(STAGE_CALLBACKS, callbacks=callback)
 

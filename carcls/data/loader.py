@@ -77,6 +77,8 @@ class Loader:
         num_classes: When given, labels are `(batch, num_classes)` float32, 1 for the photo's class.
         mix: Changes images and such labels, given (seed, epoch, batch, 1); see
             `carcls.data.mixing`.
+        label_smoothing: Share in [0, 1) of every such label that is spread evenly over all classes
+            (Szegedy et al., 2016, Rethinking the Inception Architecture), after mixing.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Loader:
         on_error: str = "skip",
         num_classes: int | None = None,
         mix: Mix | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.photos = photos
         self.indices = np.asarray(indices)
@@ -108,6 +111,7 @@ class Loader:
         self.on_error = on_error
         self.num_classes = num_classes
         self.mix = mix
+        self.label_smoothing = label_smoothing
         self._places: list[Place] = []
         self._processes: Workers | None = None
 
@@ -227,9 +231,11 @@ class Loader:
         if labels is None or self.num_classes is None:
             return images, labels
         shares = np.eye(self.num_classes, dtype=np.float32)[labels]
-        if self.mix is None:
-            return images, shares
-        return self.mix(images, shares, (self.seed, *divmod(step, len(self)), _MIXING))
+        if self.mix is not None:
+            seed_words = (self.seed, *divmod(step, len(self)), _MIXING)
+            images, shares = self.mix(images, shares, seed_words)
+        spread = np.float32(self.label_smoothing)
+        return images, shares * (1 - spread) + spread / self.num_classes if spread else shares
 
     def _without_black(
         self, images: np.ndarray, indices: np.ndarray, told: list[tuple[int, Any, Any]]

@@ -24,3 +24,23 @@ def freeze(backbone: keras.Model, trainable: float, batch_norm: str) -> int:
         is_held = batch_norm == "frozen" and isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = index >= first and not is_held
     return len(backbone.layers) - first
+
+
+def learning_rate_shares(backbone: keras.Model, bottom: float) -> dict[str, float]:
+    """Discriminative learning rates (Howard and Ruder, 2018): the lower a layer, the slower.
+
+    Args:
+        backbone: The network, without preprocessing and head.
+        bottom: Share in (0, 1] of the learning rate for its first layer; its last one has 1, and in
+            between the shares grow geometrically, layer by layer.
+
+    Returns:
+        The path of each of the backbone's variables to its share.
+    """
+    layers = [layer for layer in backbone.layers if layer.weights]
+    steps = max(len(layers) - 1, 1)
+    return {
+        variable.path: bottom ** (1.0 - index / steps)
+        for index, layer in enumerate(layers)
+        for variable in layer.weights
+    }

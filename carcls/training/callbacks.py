@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 import keras
+import numpy as np
 import pandas as pd
 
 from carcls.console import duration, progress_bar
@@ -69,6 +70,42 @@ class KeepWeights(keras.callbacks.Callback):
         if is_best or (self.keep == "last" and is_sound):
             self.save()
             self.best.kept_epoch = epoch
+
+
+class AverageWeights(keras.callbacks.Callback):
+    """Puts the moving average of the weights into the model at the end of each epoch.
+
+    It is what is validated and kept. `back`, a second callback to come after the one that keeps,
+    puts the weights that go on training back in. After the stage the average stays in: Keras itself
+    does that when `fit` ends, early or not. (Its SwapEMAWeights does it after the last planned
+    epoch alone.) Moving statistics of batch norm are in the model as they are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back = keras.callbacks.LambdaCallback(on_epoch_end=self._put_back)
+        self._trained: list[np.ndarray] | None = None
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self._put_in()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._put_in()  # without validation photos nothing did before
+
+    def _put_in(self) -> None:
+        if self._trained is not None:
+            return
+        averages = self.model.optimizer._model_variables_moving_average
+        averages = [keras.ops.convert_to_numpy(average) for average in averages]
+        variables = self.model.trainable_variables
+        self._trained = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
+        for variable, average in zip(variables, averages, strict=True):
+            variable.assign(average)
+
+    def _put_back(self, epoch: int, logs: dict | None = None) -> None:
+        for variable, value in zip(self.model.trainable_variables, self._trained, strict=True):
+            variable.assign(value)
+        self._trained = None
 
 
 class History(keras.callbacks.Callback):

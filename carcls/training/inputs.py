@@ -87,6 +87,7 @@ class Inputs:
             )
             if policy.mixes
             else None,
+            label_smoothing=stage.label_smoothing,
         )
 
     def val(self, stage: StageConfig) -> Loader | None:
@@ -131,16 +132,16 @@ class Inputs:
             indices = indices[~np.isin(indices, list(lost))]
             if not len(indices):
                 raise _cannot_be_opened(photos)
+        config = self.config
         return Loader(
             photos,
             indices,
             self.records.table.label.to_numpy(),
-            batch_size=stage.batch_size or self.config.batch_size,
-            seed=self.config.seed,
-            workers=self.config.runtime.workers,
-            on_error=self.config.data.on_error,
-            # Of mixed photos the labels are shares of classes, and then all labels are written so.
-            num_classes=len(self.records.class_names) if self.config.augmentation.mixes else None,
+            batch_size=stage.batch_size or config.batch_size,
+            seed=config.seed,
+            workers=config.runtime.workers,
+            on_error=config.data.on_error,
+            num_classes=len(self.records.class_names) if config.labels_are_shares(stage) else None,
             **options,
         )
 

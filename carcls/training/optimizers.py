@@ -1,6 +1,7 @@
 """Optimizers, and what moves their learning rate inside a stage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
@@ -59,7 +60,12 @@ OPTIMIZERS: dict[str, Callable[[OptimizerConfig, Rate], keras.optimizers.Optimiz
 
 
 def build_optimizer(
-    optimizer: OptimizerConfig, schedule: ScheduleConfig, learning_rate: float, steps: int
+    optimizer: OptimizerConfig,
+    schedule: ScheduleConfig,
+    learning_rate: float,
+    steps: int,
+    ema: float = 0.0,
+    shares: Mapping[str, float] | None = None,
 ) -> keras.optimizers.Optimizer:
     """A new optimizer, without memory of earlier stages.
 
@@ -68,8 +74,38 @@ def build_optimizer(
         schedule: How its learning rate moves from step to step.
         learning_rate: Of the stage: where it starts; with a warmup, its peak.
         steps: Planned for the stage.
+        ema: Decay a step of the moving average of the weights, which the optimizer then also
+            keeps; 0: none.
+        shares: Path of a variable to the share of the learning rate that it learns at (and of the
+            weight decay, which goes with the rate); 1 for those that are missing.
     """
-    return OPTIMIZERS[optimizer.name](optimizer, _rate(schedule, learning_rate, steps))
+    built = OPTIMIZERS[optimizer.name](optimizer, _rate(schedule, learning_rate, steps))
+    if ema:
+        built.use_ema, built.ema_momentum = True, ema
+    if shares:
+        _set_shares(built, shares)
+    return built
+
+
+def _set_shares(optimizer: keras.optimizers.Optimizer, shares: Mapping[str, float]) -> None:
+    """Lets each variable learn, and its weights decay, at its own share of the learning rate.
+
+    Keras has one rate for all. Each of its optimizers updates one variable after the other with
+    `update_step(gradient, variable, learning_rate)`; to scale gradients instead would do nothing
+    with Adam, which divides by their size.
+    """
+    update_step = optimizer.update_step
+    # Keras would decay all of them at the full rate.
+    weight_decay, optimizer.weight_decay = optimizer.weight_decay, None
+
+    def update_at_share(gradient: Any, variable: Any, learning_rate: Any) -> None:
+        number = optimizer._get_variable_index(variable)  # as Keras' own optimizers find a state
+        rate = learning_rate * shares.get(optimizer._trainable_variables[number].path, 1.0)
+        if weight_decay:
+            optimizer.assign_sub(variable, variable * (weight_decay * rate))
+        update_step(gradient, variable, rate)
+
+    optimizer.update_step = update_at_share
 
 
 def _rate(schedule: ScheduleConfig, learning_rate: float, steps: int) -> Rate:

@@ -9,9 +9,16 @@ from carcls import run as files
 from carcls.backend import keras
 from carcls.config import StageConfig, TrainConfig
 from carcls.models.classifier import backbone_of, save_classifier
-from carcls.models.freezing import freeze
+from carcls.models.freezing import freeze, learning_rate_shares
 from carcls.runtime import uses_xla
-from carcls.training.callbacks import Best, History, KeepWeights, ProgressLine, StopOnSignal
+from carcls.training.callbacks import (
+    AverageWeights,
+    Best,
+    History,
+    KeepWeights,
+    ProgressLine,
+    StopOnSignal,
+)
 from carcls.training.epochs import Epochs
 from carcls.training.feed import Feed
 from carcls.training.inputs import Inputs
@@ -65,8 +72,9 @@ def compile_stage(
     Returns:
         A second model over the same layers, to be fitted: the first one carries no optimizer.
     """
-    freeze(backbone_of(model), stage.trainable, config.finetune.batch_norm)
-    if config.augmentation.mixes:  # labels are shares of classes then, see `carcls.data.mixing`
+    backbone = backbone_of(model)
+    freeze(backbone, stage.trainable, config.finetune.batch_norm)
+    if config.labels_are_shares(stage):
         loss = keras.losses.CategoricalCrossentropy()
         accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
     else:
@@ -79,6 +87,10 @@ def compile_stage(
             config.schedule,
             stage.learning_rate,
             steps=stage.epochs * steps_per_epoch,
+            ema=stage.ema,
+            shares=learning_rate_shares(backbone, stage.bottom_rate)
+            if stage.bottom_rate < 1
+            else None,
         ),
         loss=loss,
         metrics=[accuracy],
@@ -163,10 +175,13 @@ def _callbacks(
     plan = config.finetune
     names = list(plan.stages)
     epochs_after = sum(plan.stages[n].epochs for n in names[names.index(name) + 1 :])
+    average = [AverageWeights()] if stage.ema else []
     callbacks = [
         keras.callbacks.TerminateOnNaN(),
+        *average,  # before what looks at the epoch and keeps it
         history,
         KeepWeights(session.save, session.best, plan.keep, len(history.rows)),
+        *(callback.back for callback in average),
         ProgressLine(history, log.info, title, stage.epochs, epochs_after, history.steps_per_epoch),
         stop,
     ]
