@@ -140,8 +140,8 @@ def test_a_config_survives_the_way_into_json_and_back():
         ("finetune.stages.all.epochs=0", "Expected epochs to be at least 1. Received: epochs=0"),
         (
             "+finetune.stages.all.epoks=1",
-            "Expected one of epochs, learning_rate, trainable, image_size, batch_size, bottom_rate, "
-            "label_smoothing, ema, callbacks. "
+            "Expected one of epochs, learning_rate, trainable, image_size, batch_size, "
+            "bottom_rate, label_smoothing, ema, callbacks. "
             "Received: finetune.stages.all.epoks",
         ),
         ("+data.rooot=x", "Received: data.rooot"),
