@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from carcls.data.balance import balanced_draw, batch_weights, repeats
 from carcls.data.photos import Photos
 from carcls.data.pixels import Pixels
 from carcls.data.preparing import Augment, Part, Preparation
@@ -24,7 +25,7 @@ _PARTS_AHEAD = 3  # for every process, so that it has work while the network thi
 
 # (images, labels, words of a seed) to (images, labels).
 Mix = Callable[[np.ndarray, np.ndarray, tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
-Batches = Generator[tuple[np.ndarray, np.ndarray | None], None, None]
+Batches = Generator[tuple[np.ndarray | None, ...], None, None]
 
 
 class Place:
@@ -77,6 +78,9 @@ class Loader:
         num_classes: When given, labels are `(batch, num_classes)` float32, 1 for the photo's class.
         mix: Changes images and such labels, given (seed, epoch, batch, 1); see
             `carcls.data.mixing`.
+        is_balanced: An epoch draws every class as often as the others, see `carcls.data.balance`.
+        class_weights: `(num_classes,)`; when given, batches have a third part, the weights
+            `(batch,)` float32 of their photos in the loss.
     """
 
     def __init__(
@@ -94,6 +98,8 @@ class Loader:
         on_error: str = "skip",
         num_classes: int | None = None,
         mix: Mix | None = None,
+        is_balanced: bool = False,
+        class_weights: np.ndarray | None = None,
     ) -> None:
         self.photos = photos
         self.indices = np.asarray(indices)
@@ -108,6 +114,8 @@ class Loader:
         self.on_error = on_error
         self.num_classes = num_classes
         self.mix = mix
+        self.is_balanced = is_balanced
+        self.class_weights = class_weights
         self._places: list[Place] = []
         self._processes: Workers | None = None
 
@@ -117,6 +125,8 @@ class Loader:
 
     def order(self, epoch: int) -> np.ndarray:
         """`(n,)` indices of photos in the order of `epoch`."""
+        if self.is_balanced:
+            return balanced_draw(self.indices, self.labels[self.indices], (self.seed, epoch))
         if not self.shuffle:
             return self.indices
         return np.random.default_rng([self.seed, epoch]).permutation(self.indices)
@@ -124,7 +134,8 @@ class Loader:
     def epoch(self, epoch: int = 0) -> Batches:
         """Yields images `(batch, size, size, 3)` uint8 and labels `(batch,)` int32, or None.
 
-        With `num_classes` labels are `(batch, num_classes)` float32.
+        With `num_classes` labels are `(batch, num_classes)` float32; with `class_weights` the
+        weights of the photos follow, `(batch,)` float32.
         """
         return self._stream(range(epoch * len(self), (epoch + 1) * len(self)))
 
@@ -188,7 +199,10 @@ class Loader:
                 lent = sum(other.is_lent for other in places)
                 images = place.batch(len(indices), copy=lent >= _LENT)
                 images, labels = self._without_black(images, indices, told)
-                batch = self._with_shares(images, labels, step)
+                images, labels = self._with_shares(images, labels, step)
+                batch = (images, labels)
+                if self.class_weights is not None:
+                    batch += (batch_weights(labels, self.class_weights),)
                 del images
                 yield batch
                 del batch  # or it would be with us
@@ -201,11 +215,15 @@ class Loader:
     def _parts(self, steps: Iterable[int], places: list["Place"], started: deque) -> Iterator[Part]:
         """The parts of every batch in turn; each batch is put into `started` before its first."""
         order_of, order = -1, self.indices
+        again = np.zeros(len(order), np.int64)  # how often each place's photo came before
         for step in steps:
             epoch, batch = divmod(step, len(self))
             if epoch != order_of:
                 order_of, order = epoch, self.order(epoch)
-            indices = order[batch * self.batch_size :][: self.batch_size]
+                if self.is_balanced:
+                    again = repeats(order)
+            start = batch * self.batch_size
+            indices = order[start:][: self.batch_size]
             firsts = range(0, len(indices), _PART)
             number = next(i for i, place in enumerate(places) if place.is_free)
             places[number].is_taken = True
@@ -217,7 +235,7 @@ class Loader:
                 names = [photos.name(index) for index in chosen]
                 yield Part(
                     place=number, first=first, epoch=epoch, indices=chosen, sources=sources,
-                    names=names,
+                    names=names, repeats=again[start + first :][: len(chosen)].tolist(),
                 )  # fmt: skip
 
     def _with_shares(

@@ -13,6 +13,7 @@ from carcls import run as files
 from carcls import runtime
 from carcls.backend import keras  # noqa: F401  first, so that it is imported quietly
 from carcls.config import TrainConfig, to_plain, with_absolute_paths
+from carcls.data import balance
 from carcls.data.records import examples
 from carcls.errors import UserError
 from carcls.models.classifier import build_classifier, load_classifier, restore_weights
@@ -80,6 +81,10 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
         stage.trainable for stage in config.finetune.stages.values()
     ):
         log.warning("WARNING: the backbone has random weights, and no stage trains it.\n")
+    if note := balance.describe(
+        inputs.records.class_names, inputs.class_counts(), config.data.balance
+    ):
+        log.info(f"{note}\n")
     for change in changes:
         log.info(f"data.refit has no validation photos, so {change}.")
 
