@@ -66,10 +66,16 @@ class TrainConfig:
     image_size: int
     batch_size: int
     seed: int
+    gradient_accumulation: int = 1  # batches whose gradients are averaged for one step
 
     def __post_init__(self) -> None:
         expect_image_size(self.image_size)
         expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
+        expect(
+            self.gradient_accumulation >= 1,
+            "gradient_accumulation to be at least 1 batch a step",
+            gradient_accumulation=self.gradient_accumulation,
+        )
         expect(0 <= self.seed < 2**32, "seed to be from 0 to 2**32 - 1", seed=self.seed)
         for name, stage in self.finetune.stages.items():
             listed = stage.callbacks or ()

@@ -20,6 +20,7 @@ from carcls.models.classifier import build_classifier, load_classifier, restore_
 from carcls.models.probabilities import predict_probs, probabilities_table
 from carcls.plots import plot_curves
 from carcls.training import report
+from carcls.training.accumulation import check_accumulation
 from carcls.training.callbacks import Best, History, StopOnSignal
 from carcls.training.inputs import Inputs, prepare_inputs
 from carcls.training.refit import without_validation
@@ -60,6 +61,7 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
     if config.data.refit:
         config, changes = without_validation(config)
     inputs = inputs or prepare_inputs(config)
+    check_accumulation(config, int(np.sum(~inputs.is_val)))
     started = time.perf_counter() - inputs.seconds
     device = runtime.set_up(config.runtime, config.seed)
     session = _open_session(config, workdir, inputs)

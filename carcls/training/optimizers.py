@@ -15,6 +15,7 @@ from carcls.config import (
     ScheduleConfig,
     SgdOptimizer,
 )
+from carcls.training.accumulation import accumulate, steps_of
 
 Rate = float | keras.optimizers.schedules.LearningRateSchedule
 
@@ -59,7 +60,11 @@ OPTIMIZERS: dict[str, Callable[[OptimizerConfig, Rate], keras.optimizers.Optimiz
 
 
 def build_optimizer(
-    optimizer: OptimizerConfig, schedule: ScheduleConfig, learning_rate: float, steps: int
+    optimizer: OptimizerConfig,
+    schedule: ScheduleConfig,
+    learning_rate: float,
+    steps: int,
+    accumulation: int = 1,
 ) -> keras.optimizers.Optimizer:
     """A new optimizer, without memory of earlier stages.
 
@@ -67,9 +72,11 @@ def build_optimizer(
         optimizer: Which, and its numbers.
         schedule: How its learning rate moves from step to step.
         learning_rate: Of the stage: where it starts; with a warmup, its peak.
-        steps: Planned for the stage.
+        steps: Batches planned for the stage.
+        accumulation: Batches for one step of the optimizer, which is what a schedule counts.
     """
-    return OPTIMIZERS[optimizer.name](optimizer, _rate(schedule, learning_rate, steps))
+    rate = _rate(schedule, learning_rate, steps_of(steps, accumulation))
+    return accumulate(OPTIMIZERS[optimizer.name](optimizer, rate), rate, accumulation)
 
 
 def _rate(schedule: ScheduleConfig, learning_rate: float, steps: int) -> Rate:

@@ -79,6 +79,7 @@ def compile_stage(
             config.schedule,
             stage.learning_rate,
             steps=stage.epochs * steps_per_epoch,
+            accumulation=config.gradient_accumulation,
         ),
         loss=loss,
         metrics=[accuracy],
