@@ -131,6 +131,11 @@ class Loader:
             return self.indices
         return np.random.default_rng([self.seed, epoch]).permutation(self.indices)
 
+    def indices_of(self, step: int) -> np.ndarray:
+        """`(batch,)` indices of the photos of a batch; steps count as for `from_step`."""
+        epoch, batch = divmod(step, len(self))
+        return self.order(epoch)[batch * self.batch_size :][: self.batch_size]
+
     def epoch(self, epoch: int = 0) -> Batches:
         """Yields images `(batch, size, size, 3)` uint8 and labels `(batch,)` int32, or None.
 

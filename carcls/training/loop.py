@@ -22,6 +22,7 @@ from carcls.plots import plot_curves
 from carcls.training import report
 from carcls.training.accumulation import check_accumulation
 from carcls.training.callbacks import Best, History, StopOnSignal
+from carcls.training.divergence import ADVICE
 from carcls.training.inputs import Inputs, prepare_inputs
 from carcls.training.refit import without_validation
 from carcls.training.stages import Session, run_stage
@@ -37,11 +38,14 @@ class Outcome:
         workdir: The run directory.
         metrics: What `metrics.json` holds.
         interrupted: Whether Ctrl-C (or SIGTERM) ended it; what was reached is saved all the same.
+        divergence: That the loss became NaN or infinite, where, what was kept, and what to try;
+            None in a run that ended well.
     """
 
     workdir: Path
     metrics: dict[str, Any]
     interrupted: bool
+    divergence: str | None = None
 
 
 def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> Outcome:
@@ -99,14 +103,13 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
             files.add_to_json(workdir / files.RUN, status="failed")
             raise
     if not session.model_path.is_file():
-        files.add_to_json(workdir / files.RUN, status=status)
+        files.add_to_json(workdir / files.RUN, status=status, **session.facts)
         if status == "interrupted":
             raise KeyboardInterrupt
-        raise UserError(
-            "The loss, or that of the validation photos, was NaN or infinite in every epoch, so "
-            "nothing was kept. Try a lower optimizer.learning_rate, runtime.precision=float32, or "
-            "look for broken photos."
+        where = session.divergence or (
+            "The loss of the validation photos was NaN or infinite in every epoch."
         )
+        raise UserError(f"{where} Nothing was kept, since no epoch ended well. {ADVICE}")
     try:
         metrics = _finish(session, seconds=time.perf_counter() - started)
     except BaseException:
@@ -120,10 +123,18 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
             f"{examples([photo['id'] for photo in lost])}. All are listed in {files.RUN} as lost."
         )
     files.write_json(
-        workdir / files.RUN, {**run_facts, **of_photos, "status": status, "seconds": seconds}
+        workdir / files.RUN,
+        {**run_facts, **session.facts, **of_photos, "status": status, "seconds": seconds},
     )
     log.info(report.summary(session, metrics, status))
-    return Outcome(workdir=workdir, metrics=metrics, interrupted=status == "interrupted")
+    return Outcome(
+        workdir=workdir,
+        metrics=metrics,
+        interrupted=status == "interrupted",
+        divergence=session.divergence
+        and f"{session.divergence} Training stopped there; epoch {metrics['kept_epoch']}, the one "
+        f"kept before, is in {files.shown(session.model_path)}. {ADVICE}",
+    )
 
 
 def _facts_of_photos(inputs: Inputs) -> dict[str, Any]:
@@ -163,8 +174,8 @@ def _run_stages(session: Session, stop: StopOnSignal) -> str:
         if plan.keep == "best" and session.best.kept_epoch:
             restore_weights(session.model, session.model_path)
         run_stage(session, name, stage, f"{number}/{len(plan.stages)} {name}", stop)
-        if session.history.rows and not np.isfinite(session.history.rows[-1]["loss"]):
-            log.info("The loss became NaN or infinite: training stops, what was kept before stays.")
+        if session.divergence:
+            session.facts["nan_batch"] = session.divergence.facts()
             return "diverged"
         if stop.requested:
             return "interrupted"

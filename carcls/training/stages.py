@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from carcls import run as files
 from carcls.backend import keras
@@ -12,6 +13,7 @@ from carcls.models.classifier import backbone_of, save_classifier
 from carcls.models.freezing import freeze
 from carcls.runtime import uses_xla
 from carcls.training.callbacks import Best, History, KeepWeights, ProgressLine, StopOnSignal
+from carcls.training.divergence import Divergence, StopWhenNotFinite
 from carcls.training.epochs import Epochs
 from carcls.training.feed import Feed
 from carcls.training.inputs import Inputs
@@ -42,6 +44,9 @@ class Session:
     best: Best
     history: History
     stages: list[StageResult] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)  # of the plan, as `run.json` lists them
+    facts: dict[str, Any] = field(default_factory=dict)  # whatever else `run.json` is to say
+    divergence: Divergence | None = None  # where the loss became NaN or infinite
 
     @property
     def model_path(self) -> Path:
@@ -126,6 +131,7 @@ def run_stage(
         on_train_batch_end=raise_error,
         on_test_batch_end=raise_error,
     )
+    guard = StopWhenNotFinite(train_loader, inputs.records, name, first_epoch)
     try:
         fitted.fit(
             train_batches,
@@ -135,7 +141,7 @@ def run_stage(
             epochs=stage.epochs,
             shuffle=False,  # the loader does
             verbose=0,
-            callbacks=[around_batches, *_callbacks(session, name, stage, title, stop)],
+            callbacks=[around_batches, guard, *_callbacks(session, name, stage, title, stop)],
         )
     except Exception:
         errors = [feed.error for feed in feeds if feed.error is not None]
@@ -145,6 +151,7 @@ def run_stage(
     finally:
         for feed in feeds:
             feed.close()
+        session.divergence = guard.found
         rows = history.rows[first_epoch:]
         if rows:
             session.stages.append(
@@ -165,7 +172,6 @@ def _callbacks(
     names = list(plan.stages)
     epochs_after = sum(plan.stages[n].epochs for n in names[names.index(name) + 1 :])
     callbacks = [
-        keras.callbacks.TerminateOnNaN(),
         history,
         KeepWeights(session.save, session.best, plan.keep, len(history.rows)),
         ProgressLine(history, log.info, title, stage.epochs, epochs_after, history.steps_per_epoch),
