@@ -11,6 +11,7 @@ from types import FrameType
 
 import keras
 import pandas as pd
+from rich.progress import Progress
 
 from carcls.console import duration, progress_bar
 from carcls.run import replacing
@@ -155,6 +156,7 @@ class ProgressLine(keras.callbacks.Callback):
         self.epochs_after = epochs_after
         self.steps = steps
         self.seconds: list[float] = []
+        self._bar: Progress | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._bar = progress_bar()
@@ -189,8 +191,14 @@ class ProgressLine(keras.callbacks.Callback):
             f"{duration(left)} left"
         )
 
+    def close(self) -> None:
+        """Takes the bar of an epoch that did not end off the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
     def on_train_end(self, logs: dict | None = None) -> None:
-        self._bar.stop()
+        self.close()
 
 
 class StopOnSignal(keras.callbacks.Callback):

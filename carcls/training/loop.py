@@ -1,5 +1,6 @@
 """Training: stage by stage, each going on from the best so far, then what a run leaves behind."""
 
+import functools
 import logging
 import time
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from carcls.training.accumulation import check_accumulation
 from carcls.training.callbacks import Best, History, StopOnSignal
 from carcls.training.divergence import ADVICE
 from carcls.training.inputs import Inputs, prepare_inputs
+from carcls.training.memory import within_memory
 from carcls.training.refit import without_validation
 from carcls.training.stages import Session, run_stage
 
@@ -69,6 +71,7 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
     started = time.perf_counter() - inputs.seconds
     device = runtime.set_up(config.runtime, config.seed)
     session = _open_session(config, workdir, inputs)
+    session.changes = changes
     if earlier := files.set_aside(workdir):
         log.info(f"{files.shown(workdir)} held a run already: it is in {files.shown(earlier)} now.")
     run_facts = {
@@ -170,10 +173,11 @@ def _open_session(config: TrainConfig, workdir: Path, inputs: Inputs) -> Session
 def _run_stages(session: Session, stop: StopOnSignal) -> str:
     """Runs the stages in order. Returns how it ended: finished, interrupted or diverged."""
     plan = session.config.finetune
-    for number, (name, stage) in enumerate(plan.stages.items(), start=1):
+    for number, name in enumerate(plan.stages, start=1):
         if plan.keep == "best" and session.best.kept_epoch:
             restore_weights(session.model, session.model_path)
-        run_stage(session, name, stage, f"{number}/{len(plan.stages)} {name}", stop)
+        title = f"{number}/{len(plan.stages)} {name}"
+        within_memory(session, functools.partial(run_stage, session, name, title, stop))
         if session.divergence:
             session.facts["nan_batch"] = session.divergence.facts()
             return "diverged"

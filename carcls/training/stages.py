@@ -47,6 +47,7 @@ class Session:
     changes: list[str] = field(default_factory=list)  # of the plan, as `run.json` lists them
     facts: dict[str, Any] = field(default_factory=dict)  # whatever else `run.json` is to say
     divergence: Divergence | None = None  # where the loss became NaN or infinite
+    was_halved: bool = False  # the batch, for want of memory
 
     @property
     def model_path(self) -> Path:
@@ -95,19 +96,17 @@ def compile_stage(
     return fitted
 
 
-def run_stage(
-    session: Session, name: str, stage: StageConfig, title: str, stop: StopOnSignal
-) -> None:
+def run_stage(session: Session, name: str, title: str, stop: StopOnSignal) -> None:
     """Trains one stage, and adds what it reached to the session, also when it is cut short.
 
     Args:
         session: The run; its model is trained.
-        name: Of the stage.
-        stage: What it is.
+        name: Of the stage, in the session's plan as it is by now.
         title: For the lines on the terminal.
         stop: Of the whole run.
     """
     config, inputs, history = session.config, session.inputs, session.history
+    stage = config.finetune.stages[name]
     train_loader, val_loader = inputs.train(stage), inputs.val(stage)
     session.info.image_size = stage.image_size or config.image_size
     fitted = compile_stage(session.model, config, stage, len(train_loader))
@@ -132,6 +131,7 @@ def run_stage(
         on_test_batch_end=raise_error,
     )
     guard = StopWhenNotFinite(train_loader, inputs.records, name, first_epoch)
+    watching = _callbacks(session, name, stage, title, stop)
     try:
         fitted.fit(
             train_batches,
@@ -141,7 +141,7 @@ def run_stage(
             epochs=stage.epochs,
             shuffle=False,  # the loader does
             verbose=0,
-            callbacks=[around_batches, guard, *_callbacks(session, name, stage, title, stop)],
+            callbacks=[around_batches, guard, *watching],
         )
     except Exception:
         errors = [feed.error for feed in feeds if feed.error is not None]
@@ -149,6 +149,9 @@ def run_stage(
             raise errors[0] from None
         raise
     finally:
+        for callback in watching:
+            if isinstance(callback, ProgressLine):  # which an error leaves on the screen
+                callback.close()
         for feed in feeds:
             feed.close()
         session.divergence = guard.found
