@@ -38,7 +38,8 @@ def small(root, *overrides: str):
     return to_config(
         composed(
             f"data.root='{root}'", "backbone=efficientnetlite0", "image_size=32", "batch_size=4",
-            "finetune=frozen", "finetune.stages.head.epochs=3", "runtime.eager=true", *overrides,
+            "finetune=frozen", "finetune.stages.head.epochs=3", "runtime.eager=true",
+            "runtime.preflight=false", *overrides,
         )
     )  # fmt: skip
 

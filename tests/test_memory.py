@@ -50,7 +50,8 @@ def small(root, *overrides: str):
             f"data.root='{root}'", "backbone=efficientnetlite0", "image_size=32", "batch_size=8",
             "finetune.stages.all.batch_size=6", "~finetune.stages.top_half", "finetune.keep=last",
             "~finetune.stages.top_three_quarters", "finetune.stages.head.epochs=2",
-            "finetune.stages.all.epochs=1", "runtime.eager=true", *overrides,
+            "finetune.stages.all.epochs=1", "runtime.eager=true",
+            "runtime.preflight=false", *overrides,
         )
     )  # fmt: skip
 

@@ -34,7 +34,7 @@ def small(root: Path, *overrides: str):
     return to_config(
         composed(
             f"data.root='{root}'", "backbone=efficientnetlite0", "image_size=32", "batch_size=4",
-            *overrides,
+            "runtime.preflight=false", *overrides,
         )
     )  # fmt: skip
 

@@ -29,6 +29,7 @@ class RuntimeConfig:
     steps_per_execution: int = 1  # batches that run without a look at callbacks and Ctrl-C
     eager: bool = False  # no graph: slow, for looking inside and for tests
     tensorboard: bool = False  # also write TensorBoard events into the run
+    preflight: bool = True  # a few steps and checks before anything long
 
     def __post_init__(self) -> None:
         expect_one_of(("auto", "cpu", "gpu"), device=self.device)

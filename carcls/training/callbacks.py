@@ -140,13 +140,13 @@ class ProgressLine(keras.callbacks.Callback):
         say: Takes the line.
         title: Of the stage.
         epochs: Of the stage.
-        epochs_after: Of the stages to come.
+        epochs_after: Of the stages to come, in epochs that take as long as one of this stage.
         steps: An epoch.
     """
 
     def __init__(
         self, history: History, say: Callable[[str], None], title: str, epochs: int,
-        epochs_after: int, steps: int,
+        epochs_after: float, steps: int,
     ) -> None:  # fmt: skip
         super().__init__()
         self.history = history

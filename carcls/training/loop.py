@@ -26,6 +26,7 @@ from carcls.training.callbacks import Best, History, StopOnSignal
 from carcls.training.divergence import ADVICE
 from carcls.training.inputs import Inputs, prepare_inputs
 from carcls.training.memory import within_memory
+from carcls.training.preflight import preflight
 from carcls.training.refit import without_validation
 from carcls.training.stages import Session, run_stage
 
@@ -71,7 +72,8 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
     started = time.perf_counter() - inputs.seconds
     device = runtime.set_up(config.runtime, config.seed)
     session = _open_session(config, workdir, inputs)
-    session.changes = changes
+    session.changes, session.device = changes, device
+    session.preflight = preflight if config.runtime.preflight else None
     if earlier := files.set_aside(workdir):
         log.info(f"{files.shown(workdir)} held a run already: it is in {files.shown(earlier)} now.")
     run_facts = {

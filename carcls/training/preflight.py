@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from carcls import run as files
-from carcls.config import PlateauSchedule, StageConfig
+from carcls.config import PlateauSchedule
 from carcls.console import duration, facts
 from carcls.data.loader import Loader
 from carcls.errors import UserError
@@ -52,7 +52,6 @@ def preflight(session: Session, fitted: keras.Model, name: str, loader: Loader) 
     """
     started = time.perf_counter()
     config = session.config
-    stage = config.finetune.stages[name]
     needed, free = disk_for(session.model, session.workdir)
     check_disk(session.workdir, needed, free)
     batches, loader_rate = _look_at(loader)
@@ -299,8 +298,8 @@ def check_saved(session: Session, photos: np.ndarray) -> float:
         keras.ops.convert_to_numpy(model(photos, training=False))
         for model in (session.model, loaded)
     )
-    difference = float(np.abs(kept - found).max())
-    if not difference <= _TOLERANCE and np.isfinite(kept).all():
+    difference = float(np.abs(np.nan_to_num(kept) - np.nan_to_num(found)).max())
+    if difference > _TOLERANCE:
         raise UserError(
             "Expected the saved and loaded model to predict as the one in memory. Received: "
             f"probabilities that differ by up to {difference:.2g}. A checkpoint of this backbone "

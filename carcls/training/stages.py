@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from carcls.training.epochs import Epochs
 from carcls.training.feed import Feed
 from carcls.training.inputs import Inputs
 from carcls.training.optimizers import build_optimizer, schedule_callbacks
+from carcls.training.timing import epochs_alike
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ class Session:
     facts: dict[str, Any] = field(default_factory=dict)  # whatever else `run.json` is to say
     divergence: Divergence | None = None  # where the loss became NaN or infinite
     was_halved: bool = False  # the batch, for want of memory
+    device: str = ""
+    preflight: Callable[..., None] | None = None  # before the first step of the first stage
 
     @property
     def model_path(self) -> Path:
@@ -133,6 +137,9 @@ def run_stage(session: Session, name: str, title: str, stop: StopOnSignal) -> No
     guard = StopWhenNotFinite(train_loader, inputs.records, name, first_epoch)
     watching = _callbacks(session, name, stage, title, stop)
     try:
+        if session.preflight is not None:
+            session.preflight(session, fitted, name, train_loader)
+            session.preflight, started = None, time.perf_counter()
         fitted.fit(
             train_batches,
             steps_per_epoch=len(train_loader),
@@ -172,8 +179,7 @@ def _callbacks(
 ) -> list[keras.callbacks.Callback]:
     config, history = session.config, session.history
     plan = config.finetune
-    names = list(plan.stages)
-    epochs_after = sum(plan.stages[n].epochs for n in names[names.index(name) + 1 :])
+    epochs_after = epochs_alike(config, name)
     callbacks = [
         history,
         KeepWeights(session.save, session.best, plan.keep, len(history.rows)),

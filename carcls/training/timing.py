@@ -11,7 +11,12 @@ def photo_cost(config: TrainConfig, stage: StageConfig) -> float:
     Every layer goes forward; backward, which counts about twice, go those that train. Layers are
     taken to cost the same, which makes it a rule of thumb, right within a third or so.
     """
-    return forward_cost(config, stage) * (1 + _BACKWARD * stage.trainable)
+    return forward_cost(config, stage) * _layers(stage)
+
+
+def _layers(stage: StageConfig) -> float:
+    """Work of a training step on all layers, in forward passes; building its graph goes by it."""
+    return 1 + _BACKWARD * stage.trainable
 
 
 def forward_cost(config: TrainConfig, stage: StageConfig) -> float:
@@ -49,7 +54,7 @@ def seconds_of_stages(
     """
     unit = photo_seconds / photo_cost(config, config.finetune.stages[first])
     return {
-        name: start_seconds
+        name: start_seconds * _layers(stage) / _layers(config.finetune.stages[first])
         + stage.epochs
         * (
             num_train * (unit * photo_cost(config, stage) + loading_seconds)
