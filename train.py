@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from carcls.cli import run_app
 from carcls.config import to_config
+from carcls.errors import UserError
 
 
 def main(cfg: DictConfig, workdir: Path) -> None:
@@ -16,8 +17,11 @@ def main(cfg: DictConfig, workdir: Path) -> None:
     inputs = prepare_inputs(config)
     from carcls.training.loop import train
 
-    if train(config, workdir, inputs).interrupted:
+    outcome = train(config, workdir, inputs)
+    if outcome.interrupted:
         raise KeyboardInterrupt
+    if outcome.divergence:  # with what was kept before, but no success
+        raise UserError(outcome.divergence)
 
 
 if __name__ == "__main__":

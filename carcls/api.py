@@ -57,7 +57,8 @@ def train(
         The run, also when Ctrl-C has cut it short.
 
     Raises:
-        UserError: If the configuration or the data is not as it should be.
+        UserError: If the configuration or the data is not as it should be, or the loss became NaN
+            or infinite; what was kept before that is in the run's directory.
     """
     values = {**choices, **(settings or {})}
     if root is not None:
@@ -71,7 +72,9 @@ def train(
         inputs = prepare_inputs(config)  # its mistakes are told before Keras loads
         from carcls.training import loop
 
-        loop.train(config, path, inputs)
+        outcome = loop.train(config, path, inputs)
+    if outcome.divergence:  # `load_run` gives what was kept before
+        raise UserError(outcome.divergence)
     return load_run(path)
 
 

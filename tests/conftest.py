@@ -77,3 +77,21 @@ def draw_competition(root: Path, per_class: int = 6, test: int = 5) -> Path:
 @pytest.fixture
 def competition(tmp_path: Path) -> Path:
     return draw_competition(tmp_path / "competition")
+
+
+@pytest.fixture
+def tiny_backbone(monkeypatch):
+    """Runs have a network of two convolutions instead of a pretrained one, which takes seconds."""
+    from carcls.backend import keras
+    from carcls.models import classifier
+
+    def build(name: str, *, weights: str):
+        layers = keras.layers
+        x = photos = keras.Input((None, None, 3))
+        for number, channels in enumerate((4, 8)):
+            x = layers.Conv2D(channels, 3, strides=2, use_bias=False, name=f"conv{number}")(x)
+            x = layers.BatchNormalization(name=f"norm{number}")(x)
+            x = layers.ReLU(name=f"relu{number}")(x)
+        return keras.Model(photos, x, name="tiny")
+
+    monkeypatch.setattr(classifier, "build_backbone", build)

@@ -18,7 +18,7 @@ TINY = {
     "image_size": 32,
     "batch_size": 4,
 }
-EAGER = {"runtime.eager": True, "finetune.stages.head.epochs": 1}
+EAGER = {"runtime.eager": True, "runtime.preflight": False, "finetune.stages.head.epochs": 1}
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,10 @@ from tests.test_cli import ROOT, assert_told
 
 PHOTOS = {"007": ["a1.png", "a2.png"], "12": ["b1.png", "b2.png"]}
 ROWS = [(photo, name) for name, photos in PHOTOS.items() for photo in photos]
-QUICK = ("backbone=efficientnetlite0", "image_size=32", "batch_size=2", "finetune=frozen")
+QUICK = (
+    "backbone=efficientnetlite0", "image_size=32", "batch_size=2", "finetune=frozen",
+    "runtime.preflight=false",
+)  # fmt: skip
 
 
 @pytest.fixture

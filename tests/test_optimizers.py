@@ -156,3 +156,20 @@ def test_the_moving_average_is_validated_and_kept_and_the_trained_weights_go_on(
     assert np.all(np.diff(steps) < 0)
     # And the average stays in the model.
     np.testing.assert_allclose(model.layers[1].kernel.numpy(), averages[-1], rtol=1e-5)
+
+
+def test_the_average_forgets_as_fast_with_accumulated_batches():
+    config = to_config(composed("optimizer=sgd", "schedule=constant", "optimizer.momentum=0"))
+    averages = []
+    for accumulation in (1, 2):
+        variable = keras.Variable([1.0])
+        optimizer = build_optimizer(
+            config.optimizer, config.schedule, 0.1, 99, accumulation=accumulation, ema=0.9
+        )
+        for _ in range(40 * accumulation):
+            optimizer.apply([keras.ops.ones((1,))], [variable])
+        averages.append(float(optimizer._model_variables_moving_average[0][0]))
+    assert variable.numpy() == pytest.approx(1 - 40 * 0.1, rel=1e-5)
+    # Half a step apart: with two batches a step the average sees each weight twice, from its first.
+    assert averages[1] == pytest.approx(averages[0], abs=0.1)
+    assert averages[0] > -2.5  # far behind the weights

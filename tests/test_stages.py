@@ -21,7 +21,10 @@ from carcls.training.report import plan
 from tests.conftest import draw_competition
 from tests.test_config import composed
 
-SMALL = ("backbone=efficientnetlite0", "image_size=32", "batch_size=4", "runtime.eager=true")
+SMALL = (
+    "backbone=efficientnetlite0", "image_size=32", "batch_size=4", "runtime.eager=true",
+    "runtime.preflight=false",
+)  # fmt: skip
 TWO_STAGES = (
     "~finetune.stages.top_half",
     "~finetune.stages.top_three_quarters",

@@ -23,6 +23,7 @@ def test_the_same_seed_gives_the_same_history_for_any_number_of_workers(tmp_path
             sys.executable, str(ROOT / "train.py"), f"data.root={root}", "finetune=full",
             "finetune.stages.all.epochs=2", "finetune.stages.all.trainable=0.1", "image_size=32",
             "backbone=efficientnetlite0", "batch_size=4", "runtime.deterministic=true",
+            "runtime.preflight=false",
             f"runtime.workers={workers}", f"hydra.run.dir={tmp_path / run}",
         ]  # fmt: skip
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
@@ -36,6 +37,7 @@ def test_ctrl_c_stops_after_saving_and_what_was_reached_can_be_predicted_with(tm
     command = [
         sys.executable, str(ROOT / "train.py"), f"data.root={root}", "backbone=efficientnetlite0",
         "image_size=32", "finetune.stages.head.epochs=100000", "runtime.workers=2",
+        "runtime.preflight=false",
         f"hydra.run.dir={tmp_path / 'run'}",
     ]  # fmt: skip
     process = started(command, tmp_path, until="epoch  2/")
@@ -59,6 +61,7 @@ def test_a_worker_that_is_killed_ends_the_run_and_what_was_reached_stays(tmp_pat
     command = [
         sys.executable, str(ROOT / "train.py"), f"data.root={root}", "backbone=efficientnetlite0",
         "image_size=32", "finetune.stages.head.epochs=100000", "runtime.workers=2",
+        "runtime.preflight=false",
         "runtime.eager=true", f"hydra.run.dir={tmp_path / 'run'}",
     ]  # fmt: skip
     process = started(command, tmp_path, until="epoch  1/")
@@ -98,7 +101,8 @@ def test_a_sweep_leaves_a_directory_a_job_and_a_mistake_stops_none_of_the_others
     command = [
         sys.executable, str(ROOT / "train.py"), "-m", f"data.root={root}", "finetune=frozen",
         "backbone=efficientnetlite0", "image_size=16,32", "head=avg_dense,max_dense",
-        "finetune.stages.head.epochs=1", "runtime.eager=true", "hydra.sweep.dir=sweep",
+        "finetune.stages.head.epochs=1", "runtime.eager=true", "runtime.preflight=false",
+        "hydra.sweep.dir=sweep",
     ]  # fmt: skip
     result = subprocess.run(
         command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=300

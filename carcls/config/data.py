@@ -25,6 +25,7 @@ class DataConfig:
     exclude: str | None = None  # a file of ids to leave out
     val_ids: str | None = None  # a file of ids to validate with, instead of a random share
     refit: bool = False  # train on all photos; no validation number exists
+    balance: str = "none"  # of skewed classes: none, weights (in the loss) or sampling
     group_near_duplicates: bool = False  # photos that look alike are on one side of the split
     cache_dir: str | None = None  # of unpacked archives and decoded photos; null: ~/.cache/carcls
     cache_limit: float = 50.0  # GB of decoded photos that are kept there; 0: read anew each time
@@ -36,6 +37,7 @@ class DataConfig:
         expect_one_of(("squash", "crop", "pad"), resize=self.resize)
         expect_one_of(("skip", "raise"), on_error=self.on_error)
         expect_one_of(("raise", "skip"), on_missing=self.on_missing)
+        expect_one_of(("none", "weights", "sampling"), balance=self.balance)
         expect(
             not (self.refit and self.val_ids),
             "data.refit=true, which trains on all photos, or data.val_ids=FILE, which keeps some "

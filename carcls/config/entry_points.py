@@ -30,6 +30,7 @@ class RuntimeConfig:
     steps_per_execution: int = 1  # batches that run without a look at callbacks and Ctrl-C
     eager: bool = False  # no graph: slow, for looking inside and for tests
     tensorboard: bool = False  # also write TensorBoard events into the run
+    preflight: bool = True  # a few steps and checks before anything long
 
     def __post_init__(self) -> None:
         expect_one_of(("auto", "cpu", "gpu"), device=self.device)
@@ -67,10 +68,16 @@ class TrainConfig:
     image_size: int
     batch_size: int
     seed: int
+    gradient_accumulation: int = 1  # batches whose gradients are averaged for one step
 
     def __post_init__(self) -> None:
         expect_image_size(self.image_size)
         expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
+        expect(
+            self.gradient_accumulation >= 1,
+            "gradient_accumulation to be at least 1 batch a step",
+            gradient_accumulation=self.gradient_accumulation,
+        )
         expect(0 <= self.seed < 2**32, "seed to be from 0 to 2**32 - 1", seed=self.seed)
         for name, stage in self.finetune.stages.items():
             listed = stage.callbacks or ()

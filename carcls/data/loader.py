@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from carcls.data.balance import balanced_draw, batch_weights, repeats
 from carcls.data.photos import Photos
 from carcls.data.pixels import Pixels
 from carcls.data.preparing import Augment, Part, Preparation
@@ -24,7 +25,7 @@ _PARTS_AHEAD = 3  # for every process, so that it has work while the network thi
 
 # (images, labels, words of a seed) to (images, labels).
 Mix = Callable[[np.ndarray, np.ndarray, tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
-Batches = Generator[tuple[np.ndarray, np.ndarray | None], None, None]
+Batches = Generator[tuple[np.ndarray | None, ...], None, None]
 
 
 class Place:
@@ -79,6 +80,9 @@ class Loader:
             `carcls.data.mixing`.
         label_smoothing: Share in [0, 1) of every such label that is spread evenly over all classes
             (Szegedy et al., 2016, Rethinking the Inception Architecture), after mixing.
+        is_balanced: An epoch draws every class as often as the others, see `carcls.data.balance`.
+        class_weights: `(num_classes,)`; when given, batches have a third part, the weights
+            `(batch,)` float32 of their photos in the loss.
     """
 
     def __init__(
@@ -97,6 +101,8 @@ class Loader:
         num_classes: int | None = None,
         mix: Mix | None = None,
         label_smoothing: float = 0.0,
+        is_balanced: bool = False,
+        class_weights: np.ndarray | None = None,
     ) -> None:
         self.photos = photos
         self.indices = np.asarray(indices)
@@ -112,6 +118,8 @@ class Loader:
         self.num_classes = num_classes
         self.mix = mix
         self.label_smoothing = label_smoothing
+        self.is_balanced = is_balanced
+        self.class_weights = class_weights
         self._places: list[Place] = []
         self._processes: Workers | None = None
 
@@ -121,14 +129,22 @@ class Loader:
 
     def order(self, epoch: int) -> np.ndarray:
         """`(n,)` indices of photos in the order of `epoch`."""
+        if self.is_balanced:
+            return balanced_draw(self.indices, self.labels[self.indices], (self.seed, epoch))
         if not self.shuffle:
             return self.indices
         return np.random.default_rng([self.seed, epoch]).permutation(self.indices)
 
+    def indices_of(self, step: int) -> np.ndarray:
+        """`(batch,)` indices of the photos of a batch; steps count as for `from_step`."""
+        epoch, batch = divmod(step, len(self))
+        return self.order(epoch)[batch * self.batch_size :][: self.batch_size]
+
     def epoch(self, epoch: int = 0) -> Batches:
         """Yields images `(batch, size, size, 3)` uint8 and labels `(batch,)` int32, or None.
 
-        With `num_classes` labels are `(batch, num_classes)` float32.
+        With `num_classes` labels are `(batch, num_classes)` float32; with `class_weights` the
+        weights of the photos follow, `(batch,)` float32.
         """
         return self._stream(range(epoch * len(self), (epoch + 1) * len(self)))
 
@@ -192,7 +208,10 @@ class Loader:
                 lent = sum(other.is_lent for other in places)
                 images = place.batch(len(indices), copy=lent >= _LENT)
                 images, labels = self._without_black(images, indices, told)
-                batch = self._with_shares(images, labels, step)
+                images, labels = self._with_shares(images, labels, step)
+                batch = (images, self._smoothed(labels))
+                if self.class_weights is not None:
+                    batch += (batch_weights(labels, self.class_weights),)
                 del images
                 yield batch
                 del batch  # or it would be with us
@@ -205,11 +224,15 @@ class Loader:
     def _parts(self, steps: Iterable[int], places: list["Place"], started: deque) -> Iterator[Part]:
         """The parts of every batch in turn; each batch is put into `started` before its first."""
         order_of, order = -1, self.indices
+        again = np.zeros(len(order), np.int64)  # how often each place's photo came before
         for step in steps:
             epoch, batch = divmod(step, len(self))
             if epoch != order_of:
                 order_of, order = epoch, self.order(epoch)
-            indices = order[batch * self.batch_size :][: self.batch_size]
+                if self.is_balanced:
+                    again = repeats(order)
+            start = batch * self.batch_size
+            indices = order[start:][: self.batch_size]
             firsts = range(0, len(indices), _PART)
             number = next(i for i, place in enumerate(places) if place.is_free)
             places[number].is_taken = True
@@ -221,7 +244,7 @@ class Loader:
                 names = [photos.name(index) for index in chosen]
                 yield Part(
                     place=number, first=first, epoch=epoch, indices=chosen, sources=sources,
-                    names=names,
+                    names=names, repeats=again[start + first :][: len(chosen)].tolist(),
                 )  # fmt: skip
 
     def _with_shares(
@@ -234,8 +257,13 @@ class Loader:
         if self.mix is not None:
             seed_words = (self.seed, *divmod(step, len(self)), _MIXING)
             images, shares = self.mix(images, shares, seed_words)
+        return images, shares
+
+    def _smoothed(self, labels: np.ndarray | None) -> np.ndarray | None:
+        if not self.label_smoothing:
+            return labels
         spread = np.float32(self.label_smoothing)
-        return images, shares * (1 - spread) + spread / self.num_classes if spread else shares
+        return labels * (1 - spread) + spread / self.num_classes
 
     def _without_black(
         self, images: np.ndarray, indices: np.ndarray, told: list[tuple[int, Any, Any]]

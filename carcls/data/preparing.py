@@ -132,6 +132,7 @@ class Part:
     indices: list[int]
     sources: list[Source]
     names: list[str]  # for messages
+    repeats: list[int]  # how often each came before in its epoch
 
 
 def preparing(setup: Preparation) -> Callable[[Part], list[tuple[int, str | None, str | None]]]:
@@ -145,8 +146,8 @@ def preparing(setup: Preparation) -> Callable[[Part], list[tuple[int, str | None
         told = []
         batch = setup.batches.array[part.place]
         places = range(part.first, part.first + len(part.indices))
-        photos = zip(places, part.indices, part.sources, part.names, strict=True)
-        for place, index, source, name in photos:
+        photos = zip(places, part.indices, part.sources, part.names, part.repeats, strict=True)
+        for place, index, source, name, repeat in photos:
             photo, error, note = square(source, setup.size, setup.resize_mode, setup.decoded)
             if error is not None or note is not None:
                 told.append((place, error, note))
@@ -155,7 +156,7 @@ def preparing(setup: Preparation) -> Callable[[Part], list[tuple[int, str | None
             elif augment is None:
                 batch[place] = photo
             else:
-                seed = photo_seed(setup.seed, part.epoch, index)
+                seed = photo_seed(setup.seed, part.epoch, index, repeat)
                 try:
                     batch[place] = augment(photo, seed)
                 except (UserError, PhotoError):
@@ -169,6 +170,12 @@ def preparing(setup: Preparation) -> Callable[[Part], list[tuple[int, str | None
     return prepare
 
 
-def photo_seed(seed: int, epoch: int, index: int) -> int:
-    """What happens to a photo in an epoch depends on these three numbers alone."""
-    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1)[0])
+def photo_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
+    """What happens to a photo in an epoch depends on these numbers alone.
+
+    Args:
+        seed, epoch, index: Of the run, and of the photo.
+        repeat: How often it came before in this epoch: another draw for each time.
+    """
+    words = [seed, epoch, index, repeat] if repeat else [seed, epoch, index]
+    return int(np.random.SeedSequence(words).generate_state(1)[0])

@@ -12,6 +12,7 @@ from types import FrameType
 import keras
 import numpy as np
 import pandas as pd
+from rich.progress import Progress
 
 from carcls.console import duration, progress_bar
 from carcls.run import replacing
@@ -176,13 +177,13 @@ class ProgressLine(keras.callbacks.Callback):
         say: Takes the line.
         title: Of the stage.
         epochs: Of the stage.
-        epochs_after: Of the stages to come.
+        epochs_after: Of the stages to come, in epochs that take as long as one of this stage.
         steps: An epoch.
     """
 
     def __init__(
         self, history: History, say: Callable[[str], None], title: str, epochs: int,
-        epochs_after: int, steps: int,
+        epochs_after: float, steps: int,
     ) -> None:  # fmt: skip
         super().__init__()
         self.history = history
@@ -192,6 +193,7 @@ class ProgressLine(keras.callbacks.Callback):
         self.epochs_after = epochs_after
         self.steps = steps
         self.seconds: list[float] = []
+        self._bar: Progress | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._bar = progress_bar()
@@ -226,8 +228,14 @@ class ProgressLine(keras.callbacks.Callback):
             f"{duration(left)} left"
         )
 
+    def close(self) -> None:
+        """Takes the bar of an epoch that did not end off the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
     def on_train_end(self, logs: dict | None = None) -> None:
-        self._bar.stop()
+        self.close()
 
 
 class StopOnSignal(keras.callbacks.Callback):

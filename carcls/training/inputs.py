@@ -11,6 +11,7 @@ import numpy as np
 
 from carcls.config import StageConfig, TrainConfig
 from carcls.console import progress_bar
+from carcls.data.balance import class_weights
 from carcls.data.loader import Loader
 from carcls.data.mixing import mix_batch
 from carcls.data.photos import Photos, near_duplicates
@@ -77,6 +78,8 @@ class Inputs:
             ~self.is_val,
             stage,
             shuffle=True,
+            is_balanced=config.data.balance == "sampling",
+            weigh=config.data.balance == "weights",
             augment=build_augment(policy.train, size),
             size=size,
             mix=functools.partial(
@@ -125,7 +128,12 @@ class Inputs:
         return photos
 
     def _loader(
-        self, photos: Photos, chosen: np.ndarray, stage: StageConfig, **options: Any
+        self,
+        photos: Photos,
+        chosen: np.ndarray,
+        stage: StageConfig,
+        weigh: bool = False,
+        **options: Any,
     ) -> Loader:
         indices = np.flatnonzero(chosen)
         if lost := self.lost:
@@ -133,15 +141,18 @@ class Inputs:
             if not len(indices):
                 raise _cannot_be_opened(photos)
         config = self.config
+        labels = self.records.table.label.to_numpy()
+        num_classes = len(self.records.class_names)
         return Loader(
             photos,
             indices,
-            self.records.table.label.to_numpy(),
+            labels,
             batch_size=stage.batch_size or config.batch_size,
             seed=config.seed,
             workers=config.runtime.workers,
             on_error=config.data.on_error,
-            num_classes=len(self.records.class_names) if config.labels_are_shares(stage) else None,
+            num_classes=num_classes if config.labels_are_shares(stage) else None,
+            class_weights=class_weights(labels[indices], num_classes) if weigh else None,
             **options,
         )
 

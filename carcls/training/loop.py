@@ -1,5 +1,6 @@
 """Training: stage by stage, each going on from the best so far, then what a run leaves behind."""
 
+import functools
 import logging
 import time
 from dataclasses import dataclass, replace
@@ -13,14 +14,19 @@ from carcls import run as files
 from carcls import runtime
 from carcls.backend import keras  # noqa: F401  first, so that it is imported quietly
 from carcls.config import TrainConfig, to_plain, with_absolute_paths
+from carcls.data import balance
 from carcls.data.records import examples
 from carcls.errors import UserError
 from carcls.models.classifier import build_classifier, load_classifier, restore_weights
 from carcls.models.probabilities import predict_probs, probabilities_table
 from carcls.plots import plot_curves
 from carcls.training import report
+from carcls.training.accumulation import check_accumulation
 from carcls.training.callbacks import Best, History, StopOnSignal
+from carcls.training.divergence import ADVICE
 from carcls.training.inputs import Inputs, prepare_inputs
+from carcls.training.memory import within_memory
+from carcls.training.preflight import preflight
 from carcls.training.refit import without_validation
 from carcls.training.stages import Session, run_stage
 
@@ -35,11 +41,14 @@ class Outcome:
         workdir: The run directory.
         metrics: What `metrics.json` holds.
         interrupted: Whether Ctrl-C (or SIGTERM) ended it; what was reached is saved all the same.
+        divergence: That the loss became NaN or infinite, where, what was kept, and what to try;
+            None in a run that ended well.
     """
 
     workdir: Path
     metrics: dict[str, Any]
     interrupted: bool
+    divergence: str | None = None
 
 
 def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> Outcome:
@@ -59,9 +68,12 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
     if config.data.refit:
         config, changes = without_validation(config)
     inputs = inputs or prepare_inputs(config)
+    check_accumulation(config, int(np.sum(~inputs.is_val)))
     started = time.perf_counter() - inputs.seconds
     device = runtime.set_up(config.runtime, config.seed)
     session = _open_session(config, workdir, inputs)
+    session.changes, session.device = changes, device
+    session.preflight = preflight if config.runtime.preflight else None
     if earlier := files.set_aside(workdir):
         log.info(f"{files.shown(workdir)} held a run already: it is in {files.shown(earlier)} now.")
     run_facts = {
@@ -80,6 +92,10 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
         stage.trainable for stage in config.finetune.stages.values()
     ):
         log.warning("WARNING: the backbone has random weights, and no stage trains it.\n")
+    if note := balance.describe(
+        inputs.records.class_names, inputs.class_counts(), config.data.balance
+    ):
+        log.info(f"{note}\n")
     for change in changes:
         log.info(f"data.refit has no validation photos, so {change}.")
 
@@ -92,14 +108,13 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
             files.add_to_json(workdir / files.RUN, status="failed")
             raise
     if not session.model_path.is_file():
-        files.add_to_json(workdir / files.RUN, status=status)
+        files.add_to_json(workdir / files.RUN, status=status, **session.facts)
         if status == "interrupted":
             raise KeyboardInterrupt
-        raise UserError(
-            "The loss, or that of the validation photos, was NaN or infinite in every epoch, so "
-            "nothing was kept. Try a lower optimizer.learning_rate, runtime.precision=float32, or "
-            "look for broken photos."
+        where = session.divergence or (
+            "The loss of the validation photos was NaN or infinite in every epoch."
         )
+        raise UserError(f"{where} Nothing was kept, since no epoch ended well. {ADVICE}")
     try:
         metrics = _finish(session, seconds=time.perf_counter() - started)
     except BaseException:
@@ -113,10 +128,18 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
             f"{examples([photo['id'] for photo in lost])}. All are listed in {files.RUN} as lost."
         )
     files.write_json(
-        workdir / files.RUN, {**run_facts, **of_photos, "status": status, "seconds": seconds}
+        workdir / files.RUN,
+        {**run_facts, **session.facts, **of_photos, "status": status, "seconds": seconds},
     )
     log.info(report.summary(session, metrics, status))
-    return Outcome(workdir=workdir, metrics=metrics, interrupted=status == "interrupted")
+    return Outcome(
+        workdir=workdir,
+        metrics=metrics,
+        interrupted=status == "interrupted",
+        divergence=session.divergence
+        and f"{session.divergence} Training stopped there; epoch {metrics['kept_epoch']}, the one "
+        f"kept before, is in {files.shown(session.model_path)}. {ADVICE}",
+    )
 
 
 def _facts_of_photos(inputs: Inputs) -> dict[str, Any]:
@@ -152,12 +175,13 @@ def _open_session(config: TrainConfig, workdir: Path, inputs: Inputs) -> Session
 def _run_stages(session: Session, stop: StopOnSignal) -> str:
     """Runs the stages in order. Returns how it ended: finished, interrupted or diverged."""
     plan = session.config.finetune
-    for number, (name, stage) in enumerate(plan.stages.items(), start=1):
+    for number, name in enumerate(plan.stages, start=1):
         if plan.keep == "best" and session.best.kept_epoch:
             restore_weights(session.model, session.model_path)
-        run_stage(session, name, stage, f"{number}/{len(plan.stages)} {name}", stop)
-        if session.history.rows and not np.isfinite(session.history.rows[-1]["loss"]):
-            log.info("The loss became NaN or infinite: training stops, what was kept before stays.")
+        title = f"{number}/{len(plan.stages)} {name}"
+        within_memory(session, functools.partial(run_stage, session, name, title, stop))
+        if session.divergence:
+            session.facts["nan_batch"] = session.divergence.facts()
             return "diverged"
         if stop.requested:
             return "interrupted"

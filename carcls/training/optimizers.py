@@ -16,6 +16,7 @@ from carcls.config import (
     ScheduleConfig,
     SgdOptimizer,
 )
+from carcls.training.accumulation import accumulate, steps_of
 
 Rate = float | keras.optimizers.schedules.LearningRateSchedule
 
@@ -64,6 +65,7 @@ def build_optimizer(
     schedule: ScheduleConfig,
     learning_rate: float,
     steps: int,
+    accumulation: int = 1,
     ema: float = 0.0,
     shares: Mapping[str, float] | None = None,
 ) -> keras.optimizers.Optimizer:
@@ -73,15 +75,17 @@ def build_optimizer(
         optimizer: Which, and its numbers.
         schedule: How its learning rate moves from step to step.
         learning_rate: Of the stage: where it starts; with a warmup, its peak.
-        steps: Planned for the stage.
+        steps: Batches planned for the stage.
+        accumulation: Batches for one step of the optimizer, which is what a schedule counts.
         ema: Decay a step of the moving average of the weights, which the optimizer then also
             keeps; 0: none.
         shares: Path of a variable to the share of the learning rate that it learns at (and of the
             weight decay, which goes with the rate); 1 for those that are missing.
     """
-    built = OPTIMIZERS[optimizer.name](optimizer, _rate(schedule, learning_rate, steps))
-    if ema:
-        built.use_ema, built.ema_momentum = True, ema
+    rate = _rate(schedule, learning_rate, steps_of(steps, accumulation))
+    built = accumulate(OPTIMIZERS[optimizer.name](optimizer, rate), rate, accumulation)
+    if ema:  # Keras moves the average after every batch
+        built.use_ema, built.ema_momentum = True, ema ** (1 / accumulation)
     if shares:
         _set_shares(built, shares)
     return built

@@ -57,7 +57,9 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
         ),
         (
             "training",
-            f"augmentation {config.augmentation.name}, batches of {config.batch_size}, "
+            f"augmentation {config.augmentation.name}, batches of {config.batch_size}"
+            + (f" × {n}" if (n := config.gradient_accumulation) > 1 else "")
+            + f", "
             f"{config.optimizer.name}, "
             f"{config.schedule.name}, keeps the {config.finetune.keep} epoch"
             + (f" by {config.finetune.monitor}" if config.finetune.keep == "best" else ""),

@@ -2,8 +2,10 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from carcls import run as files
 from carcls.backend import keras
@@ -19,10 +21,12 @@ from carcls.training.callbacks import (
     ProgressLine,
     StopOnSignal,
 )
+from carcls.training.divergence import Divergence, StopWhenNotFinite
 from carcls.training.epochs import Epochs
 from carcls.training.feed import Feed
 from carcls.training.inputs import Inputs
 from carcls.training.optimizers import build_optimizer, schedule_callbacks
+from carcls.training.timing import epochs_alike
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,12 @@ class Session:
     best: Best
     history: History
     stages: list[StageResult] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)  # of the plan, as `run.json` lists them
+    facts: dict[str, Any] = field(default_factory=dict)  # whatever else `run.json` is to say
+    divergence: Divergence | None = None  # where the loss became NaN or infinite
+    was_halved: bool = False  # the batch, for want of memory
+    device: str = ""
+    preflight: Callable[..., None] | None = None  # before the first step of the first stage
 
     @property
     def model_path(self) -> Path:
@@ -87,6 +97,7 @@ def compile_stage(
             config.schedule,
             stage.learning_rate,
             steps=stage.epochs * steps_per_epoch,
+            accumulation=config.gradient_accumulation,
             ema=stage.ema,
             shares=learning_rate_shares(backbone, stage.bottom_rate)
             if stage.bottom_rate < 1
@@ -101,19 +112,17 @@ def compile_stage(
     return fitted
 
 
-def run_stage(
-    session: Session, name: str, stage: StageConfig, title: str, stop: StopOnSignal
-) -> None:
+def run_stage(session: Session, name: str, title: str, stop: StopOnSignal) -> None:
     """Trains one stage, and adds what it reached to the session, also when it is cut short.
 
     Args:
         session: The run; its model is trained.
-        name: Of the stage.
-        stage: What it is.
+        name: Of the stage, in the session's plan as it is by now.
         title: For the lines on the terminal.
         stop: Of the whole run.
     """
     config, inputs, history = session.config, session.inputs, session.history
+    stage = config.finetune.stages[name]
     train_loader, val_loader = inputs.train(stage), inputs.val(stage)
     session.info.image_size = stage.image_size or config.image_size
     fitted = compile_stage(session.model, config, stage, len(train_loader))
@@ -137,7 +146,12 @@ def run_stage(
         on_train_batch_end=raise_error,
         on_test_batch_end=raise_error,
     )
+    guard = StopWhenNotFinite(train_loader, inputs.records, name, first_epoch)
+    watching = _callbacks(session, name, stage, title, stop)
     try:
+        if session.preflight is not None:
+            session.preflight(session, fitted, name, train_loader)
+            session.preflight, started = None, time.perf_counter()
         fitted.fit(
             train_batches,
             steps_per_epoch=len(train_loader),
@@ -146,7 +160,7 @@ def run_stage(
             epochs=stage.epochs,
             shuffle=False,  # the loader does
             verbose=0,
-            callbacks=[around_batches, *_callbacks(session, name, stage, title, stop)],
+            callbacks=[around_batches, guard, *watching],
         )
     except Exception:
         errors = [feed.error for feed in feeds if feed.error is not None]
@@ -154,8 +168,12 @@ def run_stage(
             raise errors[0] from None
         raise
     finally:
+        for callback in watching:
+            if isinstance(callback, ProgressLine):  # which an error leaves on the screen
+                callback.close()
         for feed in feeds:
             feed.close()
+        session.divergence = guard.found
         rows = history.rows[first_epoch:]
         if rows:
             session.stages.append(
@@ -173,11 +191,9 @@ def _callbacks(
 ) -> list[keras.callbacks.Callback]:
     config, history = session.config, session.history
     plan = config.finetune
-    names = list(plan.stages)
-    epochs_after = sum(plan.stages[n].epochs for n in names[names.index(name) + 1 :])
+    epochs_after = epochs_alike(config, name)
     average = [AverageWeights()] if stage.ema else []
     callbacks = [
-        keras.callbacks.TerminateOnNaN(),
         *average,  # before what looks at the epoch and keeps it
         history,
         KeepWeights(session.save, session.best, plan.keep, len(history.rows)),
