@@ -14,9 +14,9 @@ def main(cfg: DictConfig, workdir: Path) -> None:
     from carcls.training.inputs import prepare_inputs
 
     inputs = prepare_inputs(config)
-    from carcls.training.loop import train
+    from carcls.training.jobs import run_job
 
-    if train(config, workdir, inputs).interrupted:
+    if run_job(config, workdir, inputs).interrupted:
         raise KeyboardInterrupt
 
 

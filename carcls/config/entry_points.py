@@ -66,11 +66,19 @@ class TrainConfig:
     image_size: int
     batch_size: int
     seed: int
+    find_lr: bool = False  # look for a learning rate, train nothing
 
     def __post_init__(self) -> None:
         expect_image_size(self.image_size)
         expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
         expect(0 <= self.seed < 2**32, "seed to be from 0 to 2**32 - 1", seed=self.seed)
+        expect(
+            not (self.find_lr and self.data.folds),
+            "find_lr=true without data.folds: look for a learning rate first, then train the folds "
+            "with it",
+            find_lr=self.find_lr,
+            folds=self.data.folds,
+        )
         for name, stage in self.finetune.stages.items():
             listed = stage.callbacks or ()
             expect(
