@@ -171,7 +171,7 @@ def draw_lr_range(sweeps: list[Sweep], title: str) -> Picture:
     for axis, sweep in zip(axes, sweeps, strict=False):
         axis.plot(sweep.learning_rate, sweep.loss, ".", color=_TRAIN, alpha=0.4, label="batch")
         axis.plot(sweep.learning_rate, sweep.smoothed, color=_TRAIN, linewidth=2, label="smoothed")
-        named = {"steepest descent": sweep.steepest, "a tenth of the least": sweep.tenth}
+        named = {"steepest descent": sweep.steepest, "least loss / 10": sweep.tenth}
         for (name, rate), mark in zip(named.items(), "vs", strict=True):
             if rate is not None:
                 height = np.interp(np.log(rate), np.log(sweep.learning_rate), sweep.smoothed)

@@ -64,8 +64,8 @@ def choose_folds(
         raise UserError(
             f"Expected photos of every class in at least two of the {num_folds} folds, so that "
             f"each fold has some to train on. Received all photos of a class in one fold: {named}. "
-            f"The smallest class has {counts.min()} photo{'s' * (counts.min() != 1)}; the same "
-            "photo, or near duplicates, are never in two folds. Add photos, or leave the class out "
-            "with data.exclude=FILE."
+            f"The smallest class has {counts.min()} photo{'' if counts.min() == 1 else 's'}; the "
+            "same photo, or near duplicates, are never in two folds. Add photos, or leave the "
+            "class out with data.exclude=FILE."
         )
     return folds

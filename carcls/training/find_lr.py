@@ -82,12 +82,14 @@ def find_lr(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
         f"each of {len(names_of)} shares of the backbone, always from the initial network: what a "
         "later stage would start from is not known before those in front of it are trained.\n"
     )
-    initial = model.get_weights()
+    # Dropout's random state is a variable too, and no weight.
+    initial = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
     sweeps, tables = [], []
     try:
         for share, names in names_of.items():
             stage = config.finetune.stages[names[0]]
-            model.set_weights(initial)
+            for variable, value in zip(model.variables, initial, strict=True):
+                variable.assign(value)
             rates, losses = _swept(model, config, stage, inputs, ", ".join(names))
             sweep = judged(f"{', '.join(names)} (trainable={share:g})", rates, losses)
             sweeps.append(sweep)
@@ -234,7 +236,7 @@ def _report(workdir: Path, sweeps: list[Sweep], suggestions: dict[str, float | N
         [s.title, str(len(s.loss)), shown(s.steepest), shown(s.tenth), shown(s.suggested)]
         for s in sweeps
     ]
-    columns = ["stage", "steps", "steepest descent", "a tenth of the least", "suggested"]
+    columns = ["stage", "steps", "steepest descent", "least loss / 10", "suggested"]
     pairs = [
         ("picture", str(files.shown(workdir) / files.LR_RANGE_PLOT)),
         ("numbers", str(files.shown(workdir) / files.LR_RANGE)),
