@@ -15,9 +15,9 @@ def main(cfg: DictConfig, workdir: Path) -> None:
     from carcls.training.inputs import prepare_inputs
 
     inputs = prepare_inputs(config)
-    from carcls.training.loop import train
+    from carcls.training.jobs import run_job
 
-    outcome = train(config, workdir, inputs)
+    outcome = run_job(config, workdir, inputs)
     if outcome.interrupted:
         raise KeyboardInterrupt
     if outcome.divergence:  # with what was kept before, but no success

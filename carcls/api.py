@@ -54,7 +54,9 @@ def train(
             `seed=`.
 
     Returns:
-        The run, also when Ctrl-C has cut it short.
+        The run, also when Ctrl-C has cut it short. With `settings={"data.folds": 5}` that of all
+        folds, which predicts as their ensemble; with `{"find_lr": True}` one without a network,
+        whose directory has `lr_range.csv`.
 
     Raises:
         UserError: If the configuration or the data is not as it should be, or the loss became NaN
@@ -70,12 +72,12 @@ def train(
         from carcls.training.inputs import prepare_inputs
 
         inputs = prepare_inputs(config)  # its mistakes are told before Keras loads
-        from carcls.training import loop
+        from carcls.training.jobs import run_job
 
-        outcome = loop.train(config, path, inputs)
+        outcome = run_job(config, path, inputs)
     if outcome.divergence:  # `load_run` gives what was kept before
         raise UserError(outcome.divergence)
-    return load_run(path)
+    return Run(path) if config.find_lr else load_run(path)  # the first leaves no network
 
 
 def load_run(path: str | Path) -> Run:
@@ -84,6 +86,8 @@ def load_run(path: str | Path) -> Run:
     Raises:
         UserError: If there is none in that directory.
     """
+    if files.finished_folds(path):
+        return Run(Path(path).expanduser())
     model = files.find_model(path)
     files.read_model_info(model)
     return Run(model.parent)

@@ -1,10 +1,13 @@
 """Pictures: arrays in, files out."""
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -76,6 +79,116 @@ def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> Picture:
     bottom.set_xlabel("epoch")
     bottom.set_xlim(0.5, len(history) + 0.5)
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    figure.suptitle(title)
+    return figure
+
+
+def draw_folds(history: pd.DataFrame, metrics: dict[str, Any], title: str) -> Picture:
+    """Validation accuracy of every fold over its epochs, and what each reached.
+
+    Args:
+        history: The columns of `history.csv` and `fold`, a row an epoch of a fold.
+        metrics: `val_accuracy` of all photos out of fold, and `folds`, a list of `fold`,
+            `val_accuracy` and `kept_epoch`.
+        title: Above the picture.
+
+    Returns:
+        A figure, for the caller to save or to show.
+    """
+    figure = Picture(figsize=(11, 5), layout="constrained", dpi=120)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
+    colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(metrics["folds"])))
+    longest = history[history.fold == history.fold.value_counts().idxmax()]
+    _shade_stages(left, longest)
+    for fold, colour in zip(metrics["folds"], colours, strict=True):
+        number, kept = fold["fold"], fold["kept_epoch"]
+        rows = history[history.fold == number]
+        left.plot(rows.epoch, rows.val_accuracy, color=colour, linewidth=1, marker=".")
+        of_kept = rows.val_accuracy[rows.epoch == kept]
+        left.plot([kept], of_kept, "o", color=colour, markersize=9, fillstyle="none")
+        right.bar(number, fold["val_accuracy"], color=colour, width=0.7)
+        right.text(
+            number, fold["val_accuracy"], f"{fold['val_accuracy']:.1%}", ha="center", va="bottom",
+            fontsize=8,
+        )  # fmt: skip
+    for axis in (left, right):
+        axis.axhline(metrics["val_accuracy"], color=_VAL, linewidth=1, linestyle="--")
+        axis.grid(axis="y", alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    left.set_xlim(0.5, history.epoch.max() + 0.5)
+    left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    left.yaxis.set_major_formatter(PercentFormatter(1.0))
+    left.set(xlabel="epoch (the ring: the one that is kept)", ylabel="validation accuracy")
+    lowest = min(history.val_accuracy.min(), 1.0)
+    left.set_ylim(max(0.0, lowest - 0.05), min(1.06, history.val_accuracy.max() + 0.06))
+    _name_stages(left, longest)
+    right.set_xlabel("fold")
+    right.set_xticks([fold["fold"] for fold in metrics["folds"]])
+    right.set_title(f"out of fold {metrics['val_accuracy']:.1%}", color=_VAL, fontsize=11)
+    figure.suptitle(title)
+    return figure
+
+
+@dataclass(kw_only=True)
+class Sweep:
+    """A learning-rate range test, as it is drawn.
+
+    Attributes:
+        title: What was trained in it.
+        learning_rate: `(n,)` rates, increasing.
+        loss: `(n,)` the loss of each step's batch.
+        smoothed: `(n,)` the same without its noise.
+        steepest: The rate at which the loss falls most steeply; None if it does not fall.
+        tenth: A tenth of the rate at which the loss is least; likewise.
+        suggested: The smaller of these; likewise.
+    """
+
+    title: str
+    learning_rate: np.ndarray
+    loss: np.ndarray
+    smoothed: np.ndarray
+    steepest: float | None
+    tenth: float | None
+    suggested: float | None
+
+
+def draw_lr_range(sweeps: list[Sweep], title: str) -> Picture:
+    """Loss over the learning rate, on a logarithmic axis; a panel a sweep.
+
+    Args:
+        sweeps: At least one.
+        title: Above the picture.
+
+    Returns:
+        A figure, for the caller to save or to show.
+    """
+    columns = min(len(sweeps), 2)
+    rows = -(-len(sweeps) // columns)
+    figure = Picture(figsize=(2 + 4.5 * columns, 0.7 + 3.6 * rows), layout="constrained", dpi=120)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(sweeps) :]:
+        axis.set_visible(False)
+    for axis, sweep in zip(axes, sweeps, strict=False):
+        axis.plot(sweep.learning_rate, sweep.loss, ".", color=_TRAIN, alpha=0.4, label="batch")
+        axis.plot(sweep.learning_rate, sweep.smoothed, color=_TRAIN, linewidth=2, label="smoothed")
+        named = {"steepest descent": sweep.steepest, "least loss / 10": sweep.tenth}
+        for (name, rate), mark in zip(named.items(), "vs", strict=True):
+            if rate is not None:
+                height = np.interp(np.log(rate), np.log(sweep.learning_rate), sweep.smoothed)
+                axis.plot(rate, height, mark, color=_VAL, markersize=8, label=f"{name}: {rate:.1e}")
+        if sweep.suggested is not None:
+            label = f"suggested: {sweep.suggested:.1e}"
+            axis.axvline(sweep.suggested, color=_BEST, linewidth=1.5, linestyle="--", label=label)
+        axis.set_xscale("log")
+        # What runs away at the end would flatten the rest.
+        low, high = sweep.smoothed.min(), np.quantile(sweep.smoothed, 0.5)
+        reach = max(high - low, 0.05 * max(abs(high), 1e-6))
+        axis.set_ylim(low - 0.4 * reach, high + 1.2 * reach)
+        axis.set(xlabel="learning rate", ylabel="loss")
+        axis.set_title(sweep.title, fontsize=11)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=8, frameon=False)
     figure.suptitle(title)
     return figure
 

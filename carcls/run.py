@@ -7,6 +7,11 @@ metrics.json          val_accuracy, val_loss, seconds, stages
 history.csv           a row an epoch
 val_predictions.csv   a row a validation photo: id, label, prediction, probabilities
 curves.png            loss and accuracy over all stages
+
+data.folds=5 leaves five of these, fold_1 to fold_5, and above them what they reach together:
+oof_predictions.csv (out of fold: every photo once, by the network that has not trained on it), and
+metrics.json, history.csv, curves.png and run.json of all. find_lr=true leaves lr_range.csv and
+lr_range.png.
 """
 
 import json
@@ -33,6 +38,9 @@ METRICS = "metrics.json"
 HISTORY = "history.csv"
 VAL_PREDICTIONS = "val_predictions.csv"
 CURVES = "curves.png"
+OOF_PREDICTIONS = "oof_predictions.csv"
+LR_RANGE = "lr_range.csv"
+LR_RANGE_PLOT = "lr_range.png"
 PREDICTION = "prediction"  # the directory that predict.py writes to
 TENSORBOARD = "tensorboard"  # and that of runtime.tensorboard=true
 
@@ -61,7 +69,8 @@ class ModelInfo:
 
 # What a training run leaves. Hydra has written its own for a new run already; the log goes on.
 _OF_TRAINING = (
-    MODEL, RUN, METRICS, HISTORY, VAL_PREDICTIONS, CURVES, PREDICTION, TENSORBOARD
+    MODEL, RUN, METRICS, HISTORY, VAL_PREDICTIONS, CURVES, PREDICTION, TENSORBOARD,
+    OOF_PREDICTIONS, "fold_*", LR_RANGE, LR_RANGE_PLOT,
 )  # fmt: skip
 
 
@@ -70,7 +79,7 @@ def set_aside(workdir: Path, names: Sequence[str] = _OF_TRAINING) -> Path | None
 
     Args:
         workdir: Where it lies.
-        names: Of the files and directories that belong to it.
+        names: Of the files and directories that belong to it; a `*` stands for any text.
 
     Returns:
         That directory; None if there was no earlier run.
@@ -82,10 +91,37 @@ def set_aside(workdir: Path, names: Sequence[str] = _OF_TRAINING) -> Path | None
         number += 1
     aside = workdir / f"earlier_{number}"
     aside.mkdir()
-    for name in names:
-        if (workdir / name).exists():
-            (workdir / name).rename(aside / name)
+    for path in [path for name in names for path in workdir.glob(name)]:
+        path.rename(aside / path.name)
     return aside
+
+
+def fold_name(fold: int) -> str:
+    """The directory of a fold, counted from 1, in the run of all folds."""
+    return f"fold_{fold}"
+
+
+def is_finished(workdir: Path) -> bool:
+    """Whether the run in `workdir` came to its end, and left a model."""
+    ended = read_json(workdir / RUN).get("status") in ("finished", "diverged")
+    return ended and (workdir / MODEL).is_file() and (workdir / METRICS).is_file()
+
+
+def all_folds(ckpt: str | Path) -> list[Path]:
+    """The runs that `data.folds` has left or will leave in a directory, in order.
+
+    None for anything else that `ckpt` may be, such as a single run.
+    """
+    with suppress(OSError, RuntimeError):  # a name that no file can have; a ~user there is not
+        path = Path(ckpt).expanduser()
+        if path.is_dir():
+            return [path / name for name in read_json(path / RUN).get("folds", [])]
+    return []
+
+
+def finished_folds(ckpt: str | Path) -> list[Path]:
+    """Those of `all_folds` that are finished: what such a directory predicts with."""
+    return [path for path in all_folds(ckpt) if is_finished(path)]
 
 
 @contextmanager

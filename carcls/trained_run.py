@@ -1,4 +1,4 @@
-"""A run directory as an object: what it holds, and its network to predict with."""
+"""A run directory as an object: what it holds, and its network, or its folds', to predict with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from carcls import run as files
 from carcls.errors import UserError
 from carcls.models.probabilities import probabilities_table
-from carcls.plots import draw_curves
+from carcls.plots import draw_curves, draw_folds
+from carcls.prediction.ensemble import Ensemble, load_predictor
 from carcls.prediction.photos import find_photos
 from carcls.prediction.predictor import Predictor
 
@@ -25,7 +26,7 @@ class Run:
     """A trained run, read from its directory when it is asked.
 
     Attributes:
-        path: The run directory.
+        path: The run directory; with `data.folds` that of all folds.
     """
 
     path: Path
@@ -37,14 +38,18 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """`history.csv`: a row an epoch."""
+        """`history.csv`: a row an epoch; of several folds with a column `fold`."""
         return pd.read_csv(self.path / files.HISTORY)
 
     @property
     def val_predictions(self) -> pd.DataFrame:
-        """`val_predictions.csv`: a row a validation photo, names as the data writes them."""
+        """`val_predictions.csv`: a row a validation photo, names as the data writes them.
+
+        Of several folds `oof_predictions.csv`: a row a photo, with a column `fold`.
+        """
         names = dict.fromkeys(("id", "label", "predicted"), str)
-        return pd.read_csv(self.path / files.VAL_PREDICTIONS, dtype=names, keep_default_na=False)
+        name = files.OOF_PREDICTIONS if self._folds() else files.VAL_PREDICTIONS
+        return pd.read_csv(self.path / name, dtype=names, keep_default_na=False)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -62,7 +67,9 @@ class Run:
         return self._info().image_size
 
     def curves(self) -> Figure:
-        """Loss and accuracy over all stages."""
+        """Loss and accuracy over all stages; of several folds their accuracies."""
+        if self._folds():
+            return draw_folds(self.history, self.metrics, self.path.name)
         return draw_curves(self.history, self.metrics["kept_epoch"], self.path.name)
 
     def predict(
@@ -107,13 +114,20 @@ class Run:
         table["error"] = [predicted.errors.get(row) for row in range(len(table))]
         return table
 
+    def _folds(self) -> list[Path]:
+        return files.finished_folds(self.path)
+
     def _info(self) -> files.ModelInfo:
-        return files.read_model_info(self.path / files.MODEL)
+        path = next(iter(self._folds()), self.path)
+        return files.read_model_info(path / files.MODEL)
 
     @cached_property
-    def _predictor(self) -> Predictor:
-        """Loads the network with the first photos, and keeps it for the next."""
-        return Predictor.from_run(self.path)
+    def _predictor(self) -> Predictor | Ensemble:
+        """Loads the network with the first photos, and keeps it for the next.
+
+        Those of several folds are loaded one after another, for every call anew.
+        """
+        return load_predictor([str(self.path)])
 
 
 def _photos(

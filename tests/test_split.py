@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carcls.data.split import stratified_split
+from carcls.data.split import stratified_folds, stratified_split
 
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=120).map(np.array)
 PERCENT = st.integers(1, 99)
@@ -166,3 +166,64 @@ def test_all_groups_of_a_class_get_their_turn():
     labels = np.zeros(30, int)
     draws = [stratified_split(labels, 0.2, seed, groups) for seed in range(500)]
     np.testing.assert_allclose(np.mean(draws, axis=0), 0.2, atol=0.07)
+
+
+FOLDS = st.integers(2, 7)
+
+
+@given(LABELS, FOLDS, SEEDS)
+def test_folds_differ_by_one_photo_at_most_in_every_class_and_in_all(labels, num_folds, seed):
+    folds = stratified_folds(labels, num_folds, seed)
+    assert folds.shape == labels.shape and folds.dtype == np.int64
+    assert set(folds) <= set(range(1, num_folds + 1))
+    for of_class in [folds, *(folds[labels == label] for label in set(labels))]:
+        counts = np.bincount(of_class, minlength=num_folds + 1)[1:]
+        assert counts.max() - counts.min() <= 1
+
+
+@given(grouped(), FOLDS, SEEDS)
+def test_no_group_is_in_two_folds(photos, num_folds, seed):
+    labels, groups = photos
+    folds = stratified_folds(labels, num_folds, seed, groups)
+    for group in set(groups):
+        assert len(set(folds[groups == group])) == 1
+    assert len(set(folds)) == min(num_folds, len(set(groups))), "no fold is empty without need"
+
+
+@given(grouped(), FOLDS, SEEDS)
+def test_of_whole_groups_folds_differ_by_the_largest_at_most(photos, num_folds, seed):
+    labels, groups = photos
+    folds = stratified_folds(labels, num_folds, seed, groups)
+    class_of = classes_of_groups(labels, groups)
+    majority = np.array([class_of[int(g)] for g in groups])
+    for label in set(majority):
+        of_class = majority == label
+        counts = np.bincount(folds[of_class], minlength=num_folds + 1)[1:]
+        largest = np.unique(groups[of_class], return_counts=True)[1].max()
+        assert counts.max() - counts.min() <= largest
+
+
+@given(grouped(), FOLDS, SEEDS, st.data())
+def test_the_same_seed_deals_the_same_folds_whatever_numbers_groups_have(
+    photos, num_folds, seed, data
+):
+    labels, groups = photos
+    distinct = np.unique(groups)
+    other = np.array(data.draw(st.permutations(range(len(distinct)))))
+    np.testing.assert_array_equal(
+        stratified_folds(labels, num_folds, seed, groups),
+        stratified_folds(labels, num_folds, seed, other[np.searchsorted(distinct, groups)]),
+    )
+
+
+@given(LABELS, FOLDS, SEEDS)
+def test_photos_alone_in_their_groups_are_dealt_like_photos_without(labels, num_folds, seed):
+    np.testing.assert_array_equal(
+        stratified_folds(labels, num_folds, seed, np.arange(len(labels))[::-1]),
+        stratified_folds(labels, num_folds, seed),
+    )
+
+
+def test_another_seed_deals_other_folds():
+    labels = np.repeat([0, 1], 25)
+    assert len({stratified_folds(labels, 5, seed).tobytes() for seed in range(20)}) == 20

@@ -25,6 +25,7 @@ class DataConfig:
     exclude: str | None = None  # a file of ids to leave out
     val_ids: str | None = None  # a file of ids to validate with, instead of a random share
     refit: bool = False  # train on all photos; no validation number exists
+    folds: int = 0  # train so many times, each fold of the photos validating once; 0: one split
     balance: str = "none"  # of skewed classes: none, weights (in the loss) or sampling
     group_near_duplicates: bool = False  # photos that look alike are on one side of the split
     cache_dir: str | None = None  # of unpacked archives and decoded photos; null: ~/.cache/carcls
@@ -49,6 +50,17 @@ class DataConfig:
             not (self.group_near_duplicates and (self.val_ids or self.refit)),
             "data.group_near_duplicates=true with a split that is drawn, neither with "
             "data.val_ids=FILE, which gives one, nor with data.refit=true, which has none",
+            val_ids=self.val_ids,
+            refit=self.refit,
+        )
+        expect(
+            self.folds == 0 or self.folds >= 2, "folds to be 0 (off) or 2 or more", folds=self.folds
+        )
+        expect(
+            not (self.folds and (self.val_ids or self.refit)),
+            "data.folds=NUMBER, with which every photo validates once, neither with "
+            "data.val_ids=FILE, which says which do, nor with data.refit=true, with which none do",
+            folds=self.folds,
             val_ids=self.val_ids,
             refit=self.refit,
         )

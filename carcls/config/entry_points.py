@@ -69,6 +69,7 @@ class TrainConfig:
     batch_size: int
     seed: int
     gradient_accumulation: int = 1  # batches whose gradients are averaged for one step
+    find_lr: bool = False  # look for a learning rate, train nothing
 
     def __post_init__(self) -> None:
         expect_image_size(self.image_size)
@@ -79,6 +80,13 @@ class TrainConfig:
             gradient_accumulation=self.gradient_accumulation,
         )
         expect(0 <= self.seed < 2**32, "seed to be from 0 to 2**32 - 1", seed=self.seed)
+        expect(
+            not (self.find_lr and self.data.folds),
+            "find_lr=true without data.folds: look for a learning rate first, then train the folds "
+            "with it",
+            find_lr=self.find_lr,
+            folds=self.data.folds,
+        )
         for name, stage in self.finetune.stages.items():
             listed = stage.callbacks or ()
             expect(

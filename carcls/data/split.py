@@ -1,5 +1,7 @@
 """Which photos validate: stratified, seeded, and the same wherever the files lie."""
 
+import heapq
+
 import numpy as np
 
 
@@ -28,16 +30,70 @@ def stratified_split(
     """
     if groups is None:
         return _drawn(labels, np.ones(len(labels), np.int64), val_split, seed)
+    of_row, sizes = _by_first_photo(groups)
+    most = _most_frequent(of_row, labels)
+    drawn = _drawn(most, sizes, val_split, seed, _pinned(of_row, labels, most))
+    return drawn[of_row]
+
+
+def stratified_folds(
+    labels: np.ndarray, num_folds: int, seed: int, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Deals the photos out to folds, so that all have as many of every class as can be.
+
+    Without groups no two folds differ by more than one photo in a class, nor in all. With groups
+    it is these that are dealt, the largest of a class first, by the class of most of their photos
+    (see `stratified_split`): each goes to the fold that has the fewest photos of groups of its
+    class so far, of several to that with the fewest photos. So in these two folds never differ by
+    more than the largest group of the class.
+
+    Args:
+        labels: `(n,)` integer class indices, in an order that does not depend on the machine.
+        num_folds: How many, at least 2. Of fewer photos some folds get none.
+        seed: The same seed deals the same folds.
+        groups: `(n,)` integers, the same for photos that must stay in one fold. Which number a
+            group has does not matter. None: each photo is a group.
+
+    Returns:
+        `(n,)` int64, the fold of each photo, counted from 1.
+    """
+    of_row, sizes = _by_first_photo(np.arange(len(labels)) if groups is None else groups)
+    most = labels if groups is None else _most_frequent(of_row, labels)
+    fold_of = np.zeros(len(sizes), np.int64)
+    in_fold = [0] * num_folds  # photos so far
+    for label in np.unique(most):
+        members = np.random.default_rng([seed, int(label)]).permutation(
+            np.flatnonzero(most == label)
+        )
+        members = members[np.argsort(-sizes[members], kind="stable")]
+        # Photos of this class, photos in all, number: the least is next.
+        waiting = [(0, count, fold) for fold, count in enumerate(in_fold, start=1)]
+        heapq.heapify(waiting)
+        for member, size in zip(members.tolist(), sizes[members].tolist(), strict=True):
+            of_class, count, fold = waiting[0]
+            heapq.heapreplace(waiting, (of_class + size, count + size, fold))
+            fold_of[member] = fold
+            in_fold[fold - 1] += size
+    return fold_of[of_row]
+
+
+def _by_first_photo(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Groups under numbers that do not depend on those they came with.
+
+    Args:
+        groups: `(n,)` integers.
+
+    Returns:
+        `(n,)` the group of each photo, numbered from 0 by their first photos; `(g,)` how many
+        photos each has.
+    """
     _, first, of_row, sizes = np.unique(
         groups, return_index=True, return_inverse=True, return_counts=True
     )
-    order = np.argsort(first)  # by their first photo
+    order = np.argsort(first)
     number = np.empty_like(order)
     number[order] = np.arange(len(order))
-    of_row = number[of_row]
-    most = _most_frequent(of_row, labels)
-    drawn = _drawn(most, sizes[order], val_split, seed, _pinned(of_row, labels, most))
-    return drawn[of_row]
+    return number[of_row], sizes[order]
 
 
 def _drawn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,9 @@ from carcls.catalogue import BACKBONES
 from carcls.data.records import examples
 from carcls.errors import UserError
 from carcls.prediction.predictor import PhotosToPredict, Predicted, Predictor
+from carcls.run import all_folds, finished_folds
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -78,13 +82,15 @@ def load_predictor(ckpts: list[str], weights: list[float] | None = None) -> Pred
     """The network, or the ensemble, that `ckpt=` means. Imports no Keras, loads no network.
 
     Args:
-        ckpts: Run directories and `.keras` files; or pretrained networks by name.
-        weights: See `Ensemble`.
+        ckpts: Run directories and `.keras` files, a run of several folds standing for all of them;
+            or pretrained networks by name.
+        weights: See `Ensemble`; one a checkpoint, which folds share.
 
     Raises:
         UserError: If one does not exist, or they do not go together.
     """
     shares(weights, len(ckpts))  # told before any file is looked at
+    ckpts, weights = with_folds(ckpts, weights)
     is_pretrained = [ckpt in BACKBONES and not Path(ckpt).exists() for ckpt in ckpts]
     if any(is_pretrained) and not all(is_pretrained):
         names = [ckpt for ckpt, is_name in zip(ckpts, is_pretrained, strict=True) if is_name]
@@ -95,6 +101,30 @@ def load_predictor(ckpts: list[str], weights: list[float] | None = None) -> Pred
     make = Predictor.pretrained if all(is_pretrained) else Predictor.from_run
     members = [make(ckpt) for ckpt in ckpts]
     return members[0] if len(members) == 1 else Ensemble(members=members, weights=weights)
+
+
+def with_folds(
+    ckpts: list[str], weights: list[float] | None
+) -> tuple[list[str], list[float] | None]:
+    """Puts the folds of a run in its place: together they count as much as any other checkpoint.
+
+    Says which folds are not finished: they are left out.
+    """
+    folds = [[str(path) for path in finished_folds(ckpt)] for ckpt in ckpts]
+    if not any(folds):
+        return ckpts, weights
+    for ckpt, finished in zip(ckpts, folds, strict=True):
+        planned = len(all_folds(ckpt))
+        if 0 < len(finished) < planned:
+            log.warning(
+                f"WARNING: of {ckpt} only {len(finished)} of {planned} folds are finished: these "
+                "predict."
+            )
+    members = [finished or [ckpt] for ckpt, finished in zip(ckpts, folds, strict=True)]
+    counts = [1.0] * len(ckpts) if weights is None else weights
+    expanded = [w / len(of_one) for of_one, w in zip(members, counts, strict=True) for _ in of_one]
+    names = [name for of_one in members for name in of_one]
+    return names, expanded if len(names) > 1 else None
 
 
 def shares(weights: list[float] | None, num_members: int) -> list[float]:

@@ -43,6 +43,8 @@ def run_dir(member: Predictor) -> Path | None:
 def validate(ensemble: Ensemble) -> Validation:
     """Joins the members' `val_predictions.csv` by id, if they are about the very same photos."""
     accuracies = [_val_accuracy(member) for member in ensemble.members]
+    if out_of_fold := _out_of_fold(ensemble):
+        return Validation(accuracies=accuracies, why_not=out_of_fold)
     tables = []
     for member in ensemble.members:
         val_predictions = _val_predictions(member)
@@ -115,6 +117,25 @@ def different_data(members: list[Predictor]) -> list[str]:
     prints = [_facts(member, files.RUN).get("data_fingerprint") for member in members]
     compared = prints if all(prints) else roots
     return roots if len(set(compared)) > 1 else []
+
+
+def _out_of_fold(ensemble: Ensemble) -> str | None:
+    """What the folds of one run reach on the photos that they have not trained on, if it is that.
+
+    Each has validated with other photos, so that no photo was seen by none of them.
+    """
+    directories = [run_dir(member) for member in ensemble.members]
+    parents = {None if directory is None else directory.parent for directory in directories}
+    if len(parents) > 1 or parents == {None}:
+        return None
+    (parent,) = parents
+    accuracy = files.read_json(parent / files.METRICS).get("val_accuracy")
+    if set(directories) != set(files.finished_folds(parent)) or accuracy is None:
+        return None
+    return (
+        "every photo has trained all folds but one. Out of fold, each photo by the network that "
+        f"has not seen it, they reach {accuracy:.2%}"
+    )
 
 
 def _facts(member: Predictor, name: str) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _check_outputs(config: PredictConfig, workdir: Path) -> None:
             raise UserError(
                 f"Expected output to be a file to write. Received: output={config.output}, {wrong}."
             )
-    if (workdir / files.MODEL).is_file():
+    if (workdir / files.MODEL).is_file() or files.all_folds(workdir):
         raise UserError(
             "Expected a directory of its own for the prediction. Received: "
             f"hydra.run.dir={files.shown(workdir)}, which holds a run, whose {files.RUN} and "

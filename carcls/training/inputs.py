@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from carcls.config import StageConfig, TrainConfig
 from carcls.console import progress_bar
 from carcls.data.balance import class_weights
+from carcls.data.folds import choose_folds, pooled
 from carcls.data.loader import Loader
 from carcls.data.mixing import mix_batch
 from carcls.data.photos import Photos, near_duplicates
@@ -42,6 +43,9 @@ class Inputs:
         fingerprint: Of the data as it was found.
         config: Of the run.
         seconds: What it took to prepare all this.
+        folds: `(n,)` the fold, counted from 1, that each photo validates in; None without folds.
+        fold: Which of them validates here.
+        changes: What was not as the data has it, in words.
     """
 
     records: TrainingPhotos
@@ -51,6 +55,9 @@ class Inputs:
     fingerprint: str
     config: TrainConfig
     seconds: float
+    folds: np.ndarray | None = None
+    fold: int | None = None
+    changes: list[str] = field(default_factory=list)
     _other_sizes: dict[tuple[int, bool], Photos] = field(default_factory=dict, repr=False)
 
     @property
@@ -99,6 +106,18 @@ class Inputs:
             return None
         photos = self._at(stage.image_size or self.config.image_size, of_validation=True)
         return self._loader(photos, self.is_val, stage)
+
+    def of_fold(self, fold: int) -> "Inputs":
+        """The same photos, another fold of which validates; none is decoded twice for it."""
+        return replace(
+            self,
+            is_val=self.folds == fold,
+            fold=fold,
+            cache=list(self.cache),
+            seconds=0.0,
+            # Those to validate with are others now.
+            _other_sizes={key: photos for key, photos in self._other_sizes.items() if not key[1]},
+        )
 
     def class_counts(self) -> list[int]:
         """Training photos of each class."""
@@ -168,8 +187,11 @@ def prepare_inputs(config: TrainConfig) -> Inputs:
     # A policy's mistakes are told before minutes of decoding.
     build_augment(config.augmentation.train, config.image_size)
     records = read_training_photos(config.data)
+    changes: list[str] = []
     if config.data.refit:
         records.table = records.table.drop(columns="is_val", errors="ignore")
+    elif config.data.folds:
+        records, changes = pooled(records, config.data.folds)
     fingerprint = records.fingerprint()
     first = next(iter(config.finetune.stages.values()))
     size = config.augmentation.working_size(first.image_size or config.image_size)
@@ -178,9 +200,15 @@ def prepare_inputs(config: TrainConfig) -> Inputs:
     records, photos = _without_unreadable(records, photos, config.data.on_error)
     if photos.notes:
         log.info(opened_in_part([records.table.id.iloc[i] for i in sorted(photos.notes)]))
+    folds = None
+    if config.data.folds:
+        folds = choose_folds(records, config.data.folds, config.seed, _groups(photos, config))
     return Inputs(
         records=records,
-        is_val=_choose_validation(records, photos, config),
+        is_val=_choose_validation(records, photos, config) if folds is None else folds == 1,
+        folds=folds,
+        fold=None if folds is None else 1,
+        changes=changes,
         photos=photos,
         cache=cache,
         fingerprint=fingerprint,

@@ -79,9 +79,10 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
     run_facts = {
         **files.describe_environment(),
         "device": device,
+        "fold": inputs.fold,
         "data_fingerprint": session.inputs.fingerprint,
         "config": to_plain(config),
-        "changed": changes,
+        "changed": [*changes, *inputs.changes],
         "skipped": [{"id": i, "reason": r} for i, r in session.inputs.records.skipped],
     }
     files.write_json(

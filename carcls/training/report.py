@@ -97,7 +97,9 @@ def _validation(config: TrainConfig, inputs: Inputs) -> str:
         return "none to validate (data.refit=true)"
     table = inputs.records.table
     split = f"{config.data.val_split:.0%} of every class, seed {config.seed}"
-    if "is_val" in table:
+    if inputs.fold:
+        split = f"fold {inputs.fold} of {config.data.folds}, seed {config.seed}"
+    elif "is_val" in table:
         split = "those of data.val_ids" if config.data.val_ids else "the data's own split"
     unseen = sorted(set(table.label) - set(table.label[inputs.is_val]))
     names = [inputs.records.class_names[i] for i in unseen]
@@ -118,7 +120,7 @@ def summary(session: Session, metrics: dict[str, Any], status: str) -> str:
         "diverged": "Stopped because the loss became NaN or infinite",
     }[status]
     workdir = files.shown(session.workdir)
-    images = "" if _lists_what_to_predict(session.config.data) else " images=PHOTO"
+    images = "" if lists_what_to_predict(session.config.data) else " images=PHOTO"
     pairs = [
         ("model", str(workdir / files.MODEL)),
         ("curves", str(workdir / files.CURVES)),
@@ -139,7 +141,7 @@ def summary(session: Session, metrics: dict[str, Any], status: str) -> str:
     )
 
 
-def _lists_what_to_predict(data: DataConfig) -> bool:
+def lists_what_to_predict(data: DataConfig) -> bool:
     """Whether the data says which photos to predict; class folders do by a folder test/."""
     if isinstance(data, CsvData):
         return data.test_csv is not None or data.split_column is not None
