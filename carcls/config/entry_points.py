@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -29,6 +30,7 @@ class RuntimeConfig:
     steps_per_execution: int = 1  # batches that run without a look at callbacks and Ctrl-C
     eager: bool = False  # no graph: slow, for looking inside and for tests
     tensorboard: bool = False  # also write TensorBoard events into the run
+    checkpoint_minutes: float = 10.0  # between states that a long epoch can be gone on from; 0: off
 
     def __post_init__(self) -> None:
         expect_one_of(("auto", "cpu", "gpu"), device=self.device)
@@ -42,6 +44,11 @@ class RuntimeConfig:
             self.steps_per_execution >= 1,
             "steps_per_execution to be at least 1",
             steps_per_execution=self.steps_per_execution,
+        )
+        expect(
+            0 <= self.checkpoint_minutes < math.inf,
+            "checkpoint_minutes to be 0 (at the ends of epochs only) or more",
+            checkpoint_minutes=self.checkpoint_minutes,
         )
         expect(
             not (self.jit and self.eager),
@@ -66,6 +73,7 @@ class TrainConfig:
     image_size: int
     batch_size: int
     seed: int
+    resume: str | None = None  # a run that this one goes on with; auto: its own, if unfinished
 
     def __post_init__(self) -> None:
         expect_image_size(self.image_size)

@@ -1,7 +1,6 @@
 """One stage of a run: freeze, compile, fit, and what watches it meanwhile."""
 
 import logging
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from carcls.models.classifier import backbone_of, save_classifier
 from carcls.models.freezing import freeze
 from carcls.runtime import uses_xla
 from carcls.training.callbacks import Best, History, KeepWeights, ProgressLine, StopOnSignal
+from carcls.training.checkpoints import Checkpoints, StageCheckpoint
 from carcls.training.epochs import Epochs
 from carcls.training.feed import Feed
 from carcls.training.inputs import Inputs
@@ -42,6 +42,7 @@ class Session:
     best: Best
     history: History
     stages: list[StageResult] = field(default_factory=list)
+    checkpoints: Checkpoints | None = None  # set when the training starts
 
     @property
     def model_path(self) -> Path:
@@ -92,7 +93,9 @@ def compile_stage(
 def run_stage(
     session: Session, name: str, stage: StageConfig, title: str, stop: StopOnSignal
 ) -> None:
-    """Trains one stage, and adds what it reached to the session, also when it is cut short.
+    """Trains one stage, or what an earlier process left of it, and adds it to the session's.
+
+    It does so also when it is cut short.
 
     Args:
         session: The run; its model is trained.
@@ -105,9 +108,10 @@ def run_stage(
     train_loader, val_loader = inputs.train(stage), inputs.val(stage)
     session.info.image_size = stage.image_size or config.image_size
     fitted = compile_stage(session.model, config, stage, len(train_loader))
-    history.start_stage(name, len(train_loader.indices), len(train_loader))
-    first_epoch = len(history.rows)
-    started = time.perf_counter()
+    number = list(config.finetune.stages).index(name) + 1
+    epochs_done = session.checkpoints.epochs_done(number)
+    history.start_stage(name, len(train_loader.indices), len(train_loader), epochs_done)
+    first_epoch = history.first_epoch
     feeds = [Feed(train_loader, first_epoch * len(train_loader))]
     train_batches, val_batches = Epochs(feeds[0], len(train_loader)), None
     if val_loader is not None:
@@ -125,16 +129,17 @@ def run_stage(
         on_train_batch_end=raise_error,
         on_test_batch_end=raise_error,
     )
+    callbacks = [around_batches, *_callbacks(session, name, stage, title, stop)]
+    checkpoint = StageCheckpoint(
+        session.checkpoints, number, stage.epochs, train_batches, callbacks, stop
+    )
     try:
-        fitted.fit(
-            train_batches,
-            steps_per_epoch=len(train_loader),
+        checkpoint.fit(
+            fitted,
             validation_data=val_batches,
             validation_steps=None if val_loader is None else len(val_loader),
-            epochs=stage.epochs,
             shuffle=False,  # the loader does
             verbose=0,
-            callbacks=[around_batches, *_callbacks(session, name, stage, title, stop)],
         )
     except Exception:
         errors = [feed.error for feed in feeds if feed.error is not None]
@@ -151,7 +156,7 @@ def run_stage(
                     name=name,
                     epochs=len(rows),
                     val_accuracy=max(row["val_accuracy"] for row in rows) if val_loader else None,
-                    seconds=round(time.perf_counter() - started, 1),
+                    seconds=round(checkpoint.seconds, 1),
                 )
             )
 
@@ -166,7 +171,7 @@ def _callbacks(
     callbacks = [
         keras.callbacks.TerminateOnNaN(),
         history,
-        KeepWeights(session.save, session.best, plan.keep, len(history.rows)),
+        KeepWeights(session.save, session.best, plan.keep, history.first_epoch),
         ProgressLine(history, log.info, title, stage.epochs, epochs_after, history.steps_per_epoch),
         stop,
     ]
