@@ -145,12 +145,12 @@ def alone(workdir: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):
-            path.unlink()
-        with suppress(OSError):  # where something is in it
-            (workdir / files.STAGES).rmdir()
-            if not was_there:
-                workdir.rmdir()
+        made = (
+            [path, workdir / files.STAGES] if was_there else [path, workdir / files.STAGES, workdir]
+        )
+        for mine in made:
+            with suppress(OSError):  # it is not there, or something is in it
+                mine.unlink() if mine is path else mine.rmdir()
         file.close()
 
 
