@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from carcls.cli import run_app
@@ -12,6 +13,10 @@ from carcls.errors import UserError
 def main(cfg: DictConfig, workdir: Path) -> None:
     # Mistakes in the configuration and in the data are told before Keras loads: that takes long.
     config = to_config(cfg)
+    if config.resume:
+        from carcls.training.resume import with_recorded
+
+        config = with_recorded(config, HydraConfig.get().overrides.task)
     from carcls.training.inputs import prepare_inputs
 
     inputs = prepare_inputs(config)
@@ -24,5 +29,14 @@ def main(cfg: DictConfig, workdir: Path) -> None:
         raise UserError(outcome.divergence)
 
 
+def before(arguments: list[str]) -> list[str]:
+    """The command line of the run that `resume=` goes on with."""
+    if not any(argument.partition("=")[0].lstrip("+") == "resume" for argument in arguments):
+        return arguments  # which takes no time
+    from carcls.training.resume import resuming
+
+    return resuming(arguments)
+
+
 if __name__ == "__main__":
-    run_app("train", main)
+    run_app("train", main, before)

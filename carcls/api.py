@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from carcls import run as files
-from carcls.config import to_config, to_predict_config
+from carcls.config import TrainConfig, to_config, to_predict_config
 from carcls.errors import UserError
 from carcls.quoting import quoted
 from carcls.trained_run import Run
@@ -51,7 +52,7 @@ def train(
         quiet: Print nothing.
         **choices: An option a group (`backbone=`, `head=`, `augmentation=`, `finetune=`,
             `optimizer=`, `schedule=`, `data=`, `experiment=`), `image_size=`, `batch_size=`,
-            `seed=`.
+            `seed=`; `resume=`: a run to go on with, or `auto`: this one's own, if it is unfinished.
 
     Returns:
         The run, also when Ctrl-C has cut it short. With `settings={"data.folds": 5}` that of all
@@ -65,9 +66,32 @@ def train(
     values = {**choices, **(settings or {})}
     if root is not None:
         values["data.root"] = str(root)
+    if values.get("resume"):
+        return _resumed(values, workdir, quiet)
     config = to_config(_composed("train", values))
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config.backbone.name}_{config.finetune.name}"
     path = Path("outputs", name) if workdir is None else Path(workdir).expanduser()
+    return _trained(config, path, quiet)
+
+
+def _resumed(values: dict[str, Any], workdir: str | Path | None, quiet: bool) -> Run:
+    """`train` where there is a run to go on with, or may be."""
+    from carcls.training.resume import AlreadyFinishedError, find_run, with_recorded
+
+    overrides = _overrides(values)
+    if workdir is not None:
+        overrides.append(f"hydra.run.dir={quoted(str(workdir))}")
+    try:
+        path = find_run(overrides)
+    except AlreadyFinishedError as finished:
+        return load_run(finished.run)
+    if path is None:
+        return train(workdir=workdir, settings=values | {"resume": None}, quiet=quiet)
+    config = replace(to_config(_composed("train", values)), resume=str(path))
+    return _trained(with_recorded(config, overrides), path, quiet)
+
+
+def _trained(config: TrainConfig, path: Path, quiet: bool) -> Run:
     with _said(path / "train.log", quiet):
         from carcls.training.inputs import prepare_inputs
 
@@ -149,15 +173,19 @@ def _composed(name: str, values: Mapping[str, Any]) -> DictConfig:
     Raises:
         UserError: If a key or an option does not exist.
     """
-    overrides = [
-        key if key.startswith("~") else f"{key}={_override(value)}" for key, value in values.items()
-    ]
     try:
         with hydra.initialize_config_dir(_CONF, version_base="1.3"):
-            return hydra.compose(name, overrides)
+            return hydra.compose(name, _overrides(values))
     except (HydraException, OmegaConfBaseException) as error:
         causes = [error, error.__cause__] if error.__cause__ else [error]
         raise UserError("\n".join(map(str, causes))) from error
+
+
+def _overrides(values: Mapping[str, Any]) -> list[str]:
+    """Values by their dotted names, as the command line has them."""
+    return [
+        key if key.startswith("~") else f"{key}={_override(value)}" for key, value in values.items()
+    ]
 
 
 def _override(value: Any) -> str:

@@ -32,10 +32,13 @@ _MULTIRUN = ("-m", "--multirun")
 
 log = logging.getLogger(__name__)
 Job = Callable[[DictConfig, Path], None]
+Before = Callable[[list[str]], list[str]]
 
 
-def run_app(config_name: str, job: Job) -> None:
+def run_app(config_name: str, job: Job, before: Before | None = None) -> None:
     """Composes conf/<config_name>.yaml with the command line, runs `job(cfg, workdir)`, exits.
+
+    `before` may change the command line when Hydra has made nothing yet.
 
     A mistake is told in one message, with -v below its traceback, and ends this job only: a sweep
     goes on and says at its end what failed. The exit status is 2 after a UserError, 1 after any
@@ -45,8 +48,6 @@ def run_app(config_name: str, job: Job) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # leaves exceptions to us
     logging.raiseExceptions = False  # a log that cannot be written to is no reason to stop
     arguments = [argument for argument in sys.argv[1:] if argument not in _VERBOSE]
-    # Hydra takes -m before all overrides only.
-    sys.argv[1:] = quote_paths(sorted(arguments, key=lambda a: a not in _MULTIRUN))
 
     def task(cfg: DictConfig) -> None:
         jobs.run(cfg)
@@ -54,10 +55,16 @@ def run_app(config_name: str, job: Job) -> None:
     task.__module__ = "__main__"
     status = 0
     try:
+        arguments = before(arguments) if before else arguments
+        # Hydra takes -m before all overrides only.
+        sys.argv[1:] = quote_paths(sorted(arguments, key=lambda a: a not in _MULTIRUN))
         hydra.main(version_base="1.3", config_path=_CONF, config_name=config_name)(task)()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = STATUS_INTERRUPTED
+    except UserError as error:  # of `before`; those of a job are told where it runs
+        jobs.tell(error)
+        status = STATUS_USER_ERROR
     except (HydraException, OmegaConfBaseException) as error:  # a key or a value of its grammar
         causes = [error, error.__cause__] if error.__cause__ else [error]
         print("\n".join(str(cause) for cause in causes), file=sys.stderr)

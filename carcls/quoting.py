@@ -9,6 +9,7 @@ _TEXT_KEYS = frozenset(
         "ckpt",
         "images",
         "output",
+        "resume",
         "data.root",
         "data.csv",
         "data.test_csv",

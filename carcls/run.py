@@ -7,6 +7,7 @@ metrics.json          val_accuracy, val_loss, seconds, stages
 history.csv           a row an epoch
 val_predictions.csv   a row a validation photo: id, label, prediction, probabilities
 curves.png            loss and accuracy over all stages
+stages/               while it is unfinished: what resuming needs, see training/generations.py
 
 data.folds=5 leaves five of these, fold_1 to fold_5, and above them what they reach together:
 oof_predictions.csv (out of fold: every photo once, by the network that has not trained on it), and
@@ -14,6 +15,7 @@ metrics.json, history.csv, curves.png and run.json of all. find_lr=true leaves l
 lr_range.png.
 """
 
+import errno
 import json
 import os
 import platform
@@ -43,6 +45,7 @@ LR_RANGE = "lr_range.csv"
 LR_RANGE_PLOT = "lr_range.png"
 PREDICTION = "prediction"  # the directory that predict.py writes to
 TENSORBOARD = "tensorboard"  # and that of runtime.tensorboard=true
+STAGES = "stages"  # and that of the generations of an unfinished run
 
 _METADATA = "carcls.json"  # the member of model.keras that is ours
 _PACKAGES = ("carcls", "keras", "tensorflow", "jax", "torch", "albumentations", "numpy", "pillow")
@@ -69,7 +72,7 @@ class ModelInfo:
 
 # What a training run leaves. Hydra has written its own for a new run already; the log goes on.
 _OF_TRAINING = (
-    MODEL, RUN, METRICS, HISTORY, VAL_PREDICTIONS, CURVES, PREDICTION, TENSORBOARD,
+    MODEL, RUN, METRICS, HISTORY, VAL_PREDICTIONS, CURVES, PREDICTION, TENSORBOARD, STAGES,
     OOF_PREDICTIONS, "fold_*", LR_RANGE, LR_RANGE_PLOT,
 )  # fmt: skip
 
@@ -139,13 +142,22 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
         temporary.replace(path)
     except OSError as error:
-        raise UserError(_cannot_write(path, error)) from error
+        raise UserError(cannot_write(path, error)) from error
     finally:
         with suppress(OSError):  # not there, or in a directory that is none
             temporary.unlink()
 
 
-def _cannot_write(path: Path, error: OSError) -> str:
+def cannot_write(path: Path, error: OSError) -> str:
+    """Why a file of a run could not be written, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = ""
+        with suppress(OSError):  # its directory may be gone
+            free = f", {shutil.disk_usage(path.parent).free / 1e6:.0f} MB free there"
+        return (
+            f"Expected room to write {path}. Received: {error.strerror}{free}. What was written "
+            "before is whole; free some space."
+        )
     return (
         f"Expected to write {path}. Received: {error.strerror or error}. "
         "What was written before is whole; free some space or choose another place."
@@ -160,11 +172,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Writes a whole JSON file or nothing."""
-    text = json.dumps(values, indent=2, ensure_ascii=False, default=_plain, allow_nan=False)
+    text = json.dumps(values, indent=2, ensure_ascii=False, default=plain, allow_nan=False)
     write_text(path, text + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON cannot write, a number of NumPy or a path, as what it can; for `json.dumps`."""
     return value.item() if hasattr(value, "item") else str(value)
 
 
@@ -194,11 +207,16 @@ def describe_environment() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "versions": versions,
         "platform": platform.platform(),
         "git_commit": _git_commit(),
     }
+
+
+def command_line() -> str:
+    """What this process was started with."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _git_commit() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -31,6 +32,7 @@ class RuntimeConfig:
     eager: bool = False  # no graph: slow, for looking inside and for tests
     tensorboard: bool = False  # also write TensorBoard events into the run
     preflight: bool = True  # a few steps and checks before anything long
+    checkpoint_minutes: float = 10.0  # between states that a long epoch can be gone on from; 0: off
 
     def __post_init__(self) -> None:
         expect_one_of(("auto", "cpu", "gpu"), device=self.device)
@@ -44,6 +46,11 @@ class RuntimeConfig:
             self.steps_per_execution >= 1,
             "steps_per_execution to be at least 1",
             steps_per_execution=self.steps_per_execution,
+        )
+        expect(
+            0 <= self.checkpoint_minutes < math.inf,
+            "checkpoint_minutes to be 0 (at the ends of epochs only) or more",
+            checkpoint_minutes=self.checkpoint_minutes,
         )
         expect(
             not (self.jit and self.eager),
@@ -70,6 +77,7 @@ class TrainConfig:
     seed: int
     gradient_accumulation: int = 1  # batches whose gradients are averaged for one step
     find_lr: bool = False  # look for a learning rate, train nothing
+    resume: str | None = None  # a run that this one goes on with; auto: its own, if unfinished
 
     def __post_init__(self) -> None:
         expect_image_size(self.image_size)

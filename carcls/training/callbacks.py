@@ -128,10 +128,15 @@ class History(keras.callbacks.Callback):
         self.stage = ""
         self.photos_per_epoch = 0
         self.steps_per_epoch = 0
+        self.first_epoch = 0  # epochs before this stage
+        self.first_step = 0  # steps of the epoch that were done before it was gone on with
 
-    def start_stage(self, stage: str, photos_per_epoch: int, steps_per_epoch: int) -> None:
-        """Names the stage of the rows to come."""
+    def start_stage(
+        self, stage: str, photos_per_epoch: int, steps_per_epoch: int, epochs_done: int = 0
+    ) -> None:
+        """Names the stage of the rows to come; some of its epochs may be there already."""
         self.stage = stage
+        self.first_epoch = len(self.rows) - epochs_done
         self.photos_per_epoch = photos_per_epoch
         self.steps_per_epoch = steps_per_epoch
 
@@ -146,7 +151,8 @@ class History(keras.callbacks.Callback):
         self._learning_rate = float(f"{float(self.model.optimizer.learning_rate):.6g}")  # float32
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._steps = min(batch + 1, self.steps_per_epoch)  # the last execution may be a short one
+        steps = self.first_step + batch + 1
+        self._steps = min(steps, self.steps_per_epoch)  # the last execution may be a short one
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         self._trained = time.perf_counter()
@@ -165,8 +171,22 @@ class History(keras.callbacks.Callback):
                 "images_per_second": round(photos / training_seconds, 1),
             }
         )
+        self.write()
+
+    def write(self) -> None:
+        """Writes all rows."""
         with replacing(self.path) as temporary:
             self.frame().to_csv(temporary, index=False)
+
+    def begun(self) -> dict[str, float]:
+        """What is known of the epoch that runs, for `go_on`."""
+        seconds = time.perf_counter() - self._started
+        return {"learning_rate": self._learning_rate, "seconds": seconds}
+
+    def go_on(self, begun: dict[str, float]) -> None:
+        """Goes on with an epoch that was begun in another process, as if in one piece."""
+        self._learning_rate = begun["learning_rate"]
+        self._started -= begun["seconds"]
 
 
 class ProgressLine(keras.callbacks.Callback):

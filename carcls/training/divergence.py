@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from carcls.data.loader import Loader
 from carcls.data.records import TrainingPhotos, examples
+from carcls.training.epochs import Epochs
 
 _NAMED = 16  # photos in the message; run.json lists all
 
@@ -56,7 +56,7 @@ class StopWhenNotFinite(keras.callbacks.Callback):
     the first batch whose own is not.
 
     Args:
-        loader: Of the batches.
+        batches: That train, of which some may be left out at the start.
         records: Of the photos in them.
         stage: Its name.
         first_epoch: Epochs before this stage, which the loader counts on from.
@@ -66,10 +66,10 @@ class StopWhenNotFinite(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, loader: Loader, records: TrainingPhotos, stage: str, first_epoch: int
+        self, batches: Epochs, records: TrainingPhotos, stage: str, first_epoch: int
     ) -> None:
         super().__init__()
-        self.loader = loader
+        self.batches = batches
         self.records = records
         self.stage = stage
         self.first_epoch = first_epoch
@@ -84,17 +84,19 @@ class StopWhenNotFinite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if self.found is not None or math.isfinite((logs or {}).get("loss", 0.0)):
             return
-        last = min(batch, len(self.loader) - 1)  # with several steps an execution it may be short
+        loader, skipped = self.batches.feed.loader, self.batches.skipped
+        first = self._first + skipped
+        last = min(batch + skipped, len(loader) - 1)  # the last execution of an epoch may be short
         rows = [
             int(index)
-            for place in range(self._first, last + 1)
-            for index in self.loader.indices_of(self._epoch * len(self.loader) + place)
+            for place in range(first, last + 1)
+            for index in loader.indices_of(self._epoch * len(loader) + place)
         ]
         table = self.records.table.iloc[rows]
         self.found = Divergence(
             stage=self.stage,
             epoch=self._epoch + 1,
-            batches=(self._first + 1, last + 1),
+            batches=(first + 1, last + 1),
             ids=table.id.tolist(),
             paths=table.path.tolist(),
         )

@@ -17,6 +17,9 @@ class Epochs(keras.utils.PyDataset):
     Args:
         feed: Batches by number, without end.
         steps: Batches an epoch.
+
+    Attributes:
+        skipped: Batches at the start of the epoch that are left out: an earlier process had them.
     """
 
     def __init__(self, feed: Feed, steps: int) -> None:
@@ -24,6 +27,7 @@ class Epochs(keras.utils.PyDataset):
         self.feed = feed
         self.steps = steps
         self.epoch = 0
+        self.skipped = 0
 
     def start(self, epoch: int, logs: Any = None) -> None:
         """Goes on to an epoch, as a callback: Keras itself does not say which one it is at."""
@@ -31,8 +35,8 @@ class Epochs(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int:
-        """An epoch."""
-        return self.steps
+        """An epoch, or the rest of one."""
+        return self.steps - self.skipped
 
     def __getitem__(self, index: int) -> tuple:
-        return self.feed[self.epoch * self.steps + index]
+        return self.feed[self.epoch * self.steps + self.skipped + index]

@@ -20,12 +20,13 @@ from carcls.errors import UserError
 from carcls.models.classifier import build_classifier, load_classifier, restore_weights
 from carcls.models.probabilities import predict_probs, probabilities_table
 from carcls.plots import plot_curves
-from carcls.training import report
+from carcls.training import generations, report, resume
 from carcls.training.accumulation import check_accumulation
 from carcls.training.callbacks import Best, History, StopOnSignal
+from carcls.training.checkpoints import Checkpoints
 from carcls.training.divergence import ADVICE
 from carcls.training.inputs import Inputs, prepare_inputs
-from carcls.training.memory import within_memory
+from carcls.training.memory import halved, within_memory
 from carcls.training.preflight import preflight
 from carcls.training.refit import without_validation
 from carcls.training.stages import Session, run_stage
@@ -55,15 +56,22 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
     """Trains as `config` says and leaves a run directory (see `carcls.run`) in `workdir`.
 
     Args:
-        config: All of it.
+        config: All of it. With `resume` it goes on with the run in `workdir`, whose it must be.
         workdir: Where everything goes; what an earlier run left there is set aside.
         inputs: What `prepare_inputs(config)` gave; None prepares them.
 
     Raises:
         UserError: If the data, the weights or the disk are not as they should be, or the loss
-            became NaN before anything was reached.
+            became NaN before anything was reached, or another process trains in `workdir`.
     """
-    config = replace(config, data=with_absolute_paths(config.data))
+    with generations.alone(workdir):
+        return _train(config, workdir, inputs)
+
+
+def _train(config: TrainConfig, workdir: Path, inputs: Inputs | None) -> Outcome:
+    """`train`, in a directory that is its own."""
+    is_resumed = config.resume is not None
+    config = replace(config, data=with_absolute_paths(config.data), resume=None)
     changes: list[str] = []
     if config.data.refit:
         config, changes = without_validation(config)
@@ -71,19 +79,29 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
     check_accumulation(config, int(np.sum(~inputs.is_val)))
     started = time.perf_counter() - inputs.seconds
     device = runtime.set_up(config.runtime, config.seed)
+    if is_resumed:
+        resume.check_unchanged(workdir, inputs.fingerprint)
+        changes = changes or files.read_json(workdir / files.RUN).get("changed", [])
     session = _open_session(config, workdir, inputs)
-    session.changes, session.device = changes, device
+    session.changes, session.device = [*changes, *inputs.changes], device
     session.preflight = preflight if config.runtime.preflight else None
-    if earlier := files.set_aside(workdir):
+    earlier = None if is_resumed else files.set_aside(workdir)
+    if earlier:
         log.info(f"{files.shown(workdir)} held a run already: it is in {files.shown(earlier)} now.")
+    generation = generations.newest(workdir / files.STAGES) if is_resumed else None
+    if generation and generation.state["was_halved"]:  # as the first process found out
+        session.config, _ = halved(session.config, "")
+        session.was_halved = True
+    checkpoints = session.checkpoints = Checkpoints(session, generation, started)
     run_facts = {
         **files.describe_environment(),
         "device": device,
         "fold": inputs.fold,
         "data_fingerprint": session.inputs.fingerprint,
         "config": to_plain(config),
-        "changed": [*changes, *inputs.changes],
+        "changed": session.changes,
         "skipped": [{"id": i, "reason": r} for i, r in session.inputs.records.skipped],
+        "sessions": checkpoints.sessions,
     }
     files.write_json(
         workdir / files.RUN, {**run_facts, **_facts_of_photos(inputs), "status": "running"}
@@ -100,28 +118,34 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
     for change in changes:
         log.info(f"data.refit has no validation photos, so {change}.")
 
+    if is_resumed:
+        log.info(f"Goes on with {files.shown(workdir)} from {checkpoints.where()}.\n")
+
     with StopOnSignal(log.info, config.runtime.steps_per_execution) as stop:
         try:
-            status = _run_stages(session, stop)
+            with resume.telling_how_to_go_on(workdir, checkpoints.close_session):
+                status = _run_stages(session, stop)
         except KeyboardInterrupt:
             status = "interrupted"
-        except BaseException:
-            files.add_to_json(workdir / files.RUN, status="failed")
-            raise
     if not session.model_path.is_file():
-        files.add_to_json(workdir / files.RUN, status=status, **session.facts)
+        files.add_to_json(
+            workdir / files.RUN,
+            status=status,
+            sessions=checkpoints.close_session(),
+            **session.facts,
+        )
         if status == "interrupted":
+            log.info(f"Go on with: {resume.how_to_go_on(workdir)}")
             raise KeyboardInterrupt
         where = session.divergence or (
             "The loss of the validation photos was NaN or infinite in every epoch."
         )
+        generations.remove(checkpoints.folder)
         raise UserError(f"{where} Nothing was kept, since no epoch ended well. {ADVICE}")
-    try:
-        metrics = _finish(session, seconds=time.perf_counter() - started)
-    except BaseException:
-        files.add_to_json(workdir / files.RUN, status="failed")
-        raise
-    seconds = round(time.perf_counter() - started, 1)
+    with resume.telling_how_to_go_on(workdir, checkpoints.close_session):
+        metrics = _finish(session, seconds=checkpoints.seconds)
+    seconds = round(checkpoints.seconds, 1)
+    checkpoints.close_session()
     of_photos = _facts_of_photos(inputs)
     if lost := of_photos["lost"]:
         log.warning(
@@ -132,6 +156,8 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
         workdir / files.RUN,
         {**run_facts, **session.facts, **of_photos, "status": status, "seconds": seconds},
     )
+    if status != "interrupted":
+        generations.remove(checkpoints.folder)  # nothing is left to go on with
     log.info(report.summary(session, metrics, status))
     return Outcome(
         workdir=workdir,
@@ -175,9 +201,14 @@ def _open_session(config: TrainConfig, workdir: Path, inputs: Inputs) -> Session
 
 def _run_stages(session: Session, stop: StopOnSignal) -> str:
     """Runs the stages in order. Returns how it ended: finished, interrupted or diverged."""
+    checkpoints = session.checkpoints
+    checkpoints.put_back()
     plan = session.config.finetune
     for number, name in enumerate(plan.stages, start=1):
-        if plan.keep == "best" and session.best.kept_epoch:
+        if checkpoints.is_done(number):
+            continue
+        is_new = checkpoints.within(number) is None
+        if is_new and plan.keep == "best" and session.best.kept_epoch:
             restore_weights(session.model, session.model_path)
         title = f"{number}/{len(plan.stages)} {name}"
         within_memory(session, functools.partial(run_stage, session, name, title, stop))
@@ -186,6 +217,7 @@ def _run_stages(session: Session, stop: StopOnSignal) -> str:
             return "diverged"
         if stop.requested:
             return "interrupted"
+        checkpoints.end_stage(number)
     return "finished"
 
 

@@ -16,6 +16,7 @@ from carcls.data.records import examples
 from carcls.models.classifier import backbone_of
 from carcls.models.freezing import freeze
 from carcls.training.inputs import Inputs
+from carcls.training.resume import how_to_go_on
 
 if TYPE_CHECKING:
     from carcls.training.loop import Session
@@ -127,6 +128,7 @@ def summary(session: Session, metrics: dict[str, Any], status: str) -> str:
         ("history", str(workdir / files.HISTORY)),
         *([("validation", str(workdir / files.VAL_PREDICTIONS))] if metrics["n_val"] else []),
         ("predict with", f"python predict.py ckpt={files.shell_quoted(session.workdir)}{images}"),
+        *([("go on with", how_to_go_on(session.workdir))] if status == "interrupted" else []),
     ]
     columns = ["stage", "epochs", "best val_accuracy", "time"]
     worth = (

@@ -1,7 +1,6 @@
 """One stage of a run: freeze, compile, fit, and what watches it meanwhile."""
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from carcls.training.callbacks import (
     ProgressLine,
     StopOnSignal,
 )
+from carcls.training.checkpoints import Checkpoints, StageCheckpoint
 from carcls.training.divergence import Divergence, StopWhenNotFinite
 from carcls.training.epochs import Epochs
 from carcls.training.feed import Feed
@@ -59,6 +59,7 @@ class Session:
     was_halved: bool = False  # the batch, for want of memory
     device: str = ""
     preflight: Callable[..., None] | None = None  # before the first step of the first stage
+    checkpoints: Checkpoints | None = None  # set when the training starts
 
     @property
     def model_path(self) -> Path:
@@ -113,7 +114,9 @@ def compile_stage(
 
 
 def run_stage(session: Session, name: str, title: str, stop: StopOnSignal) -> None:
-    """Trains one stage, and adds what it reached to the session, also when it is cut short.
+    """Trains one stage, or what an earlier process left of it, and adds it to the session's.
+
+    It does so also when it is cut short.
 
     Args:
         session: The run; its model is trained.
@@ -126,9 +129,10 @@ def run_stage(session: Session, name: str, title: str, stop: StopOnSignal) -> No
     train_loader, val_loader = inputs.train(stage), inputs.val(stage)
     session.info.image_size = stage.image_size or config.image_size
     fitted = compile_stage(session.model, config, stage, len(train_loader))
-    history.start_stage(name, len(train_loader.indices), len(train_loader))
-    first_epoch = len(history.rows)
-    started = time.perf_counter()
+    number = list(config.finetune.stages).index(name) + 1
+    epochs_done = session.checkpoints.epochs_done(number)
+    history.start_stage(name, len(train_loader.indices), len(train_loader), epochs_done)
+    first_epoch = history.first_epoch
     feeds = [Feed(train_loader, first_epoch * len(train_loader))]
     train_batches, val_batches = Epochs(feeds[0], len(train_loader)), None
     if val_loader is not None:
@@ -146,21 +150,26 @@ def run_stage(session: Session, name: str, title: str, stop: StopOnSignal) -> No
         on_train_batch_end=raise_error,
         on_test_batch_end=raise_error,
     )
-    guard = StopWhenNotFinite(train_loader, inputs.records, name, first_epoch)
+    guard = StopWhenNotFinite(train_batches, inputs.records, name, first_epoch)
     watching = _callbacks(session, name, stage, title, stop)
+    checkpoint = StageCheckpoint(
+        session.checkpoints,
+        number,
+        stage.epochs,
+        train_batches,
+        [around_batches, guard, *watching],
+        stop,
+    )
     try:
         if session.preflight is not None:
             session.preflight(session, fitted, name, train_loader)
-            session.preflight, started = None, time.perf_counter()
-        fitted.fit(
-            train_batches,
-            steps_per_epoch=len(train_loader),
+            session.preflight = None
+        checkpoint.fit(
+            fitted,
             validation_data=val_batches,
             validation_steps=None if val_loader is None else len(val_loader),
-            epochs=stage.epochs,
             shuffle=False,  # the loader does
             verbose=0,
-            callbacks=[around_batches, guard, *watching],
         )
     except Exception:
         errors = [feed.error for feed in feeds if feed.error is not None]
@@ -181,7 +190,7 @@ def run_stage(session: Session, name: str, title: str, stop: StopOnSignal) -> No
                     name=name,
                     epochs=len(rows),
                     val_accuracy=max(row["val_accuracy"] for row in rows) if val_loader else None,
-                    seconds=round(time.perf_counter() - started, 1),
+                    seconds=round(checkpoint.seconds, 1),
                 )
             )
 
@@ -196,7 +205,7 @@ def _callbacks(
     callbacks = [
         *average,  # before what looks at the epoch and keeps it
         history,
-        KeepWeights(session.save, session.best, plan.keep, len(history.rows)),
+        KeepWeights(session.save, session.best, plan.keep, history.first_epoch),
         *(callback.back for callback in average),
         ProgressLine(history, log.info, title, stage.epochs, epochs_after, history.steps_per_epoch),
         stop,
