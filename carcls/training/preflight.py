@@ -61,8 +61,8 @@ def preflight(session: Session, fitted: keras.Model, name: str, loader: Loader) 
         held, moving = check_batch_norm(backbone_of(session.model), found.moved)
     difference = check_saved(session, batches[0][0][:4])
     rate = len(batches[0][0]) / found.step_seconds
-    alone = "CPU" in session.device  # there the loader takes from the network what it needs
-    waits = 1 / loader_rate if alone else max(0.0, 1 / loader_rate - 1 / rate)
+    shares_cores = session.device.startswith("CPU")  # the loader takes from the network there
+    waits = 1 / loader_rate if shares_cores else max(0.0, 1 / loader_rate - 1 / rate)
     seconds = seconds_of_stages(
         config, name, 1 / rate, waits, found.start_seconds, len(loader.indices),
         int(session.inputs.is_val.sum()),
