@@ -25,13 +25,10 @@ from carcls.models.classifier import backbone_of, load_classifier, save_classifi
 from carcls.training.memory import state_of
 from carcls.training.stages import Session
 from carcls.training.timing import seconds_of_stages
+from carcls.training.trial import Steps, look_at
 
 log = logging.getLogger(__name__)
 
-_STEPS = 3  # that are timed, after a first one that builds the graph
-_STEPS_SECONDS = 2.0  # after which no further step is begun
-_LOADER_SECONDS = 1.0
-_LOADER_BATCHES = 64
 _TOLERANCE = 1e-3  # of probabilities, for a model that was saved and loaded
 # What a run keeps, in files of the model's size: two generations of it, and of an optimizer with
 # two moments and averaged weights.
@@ -54,15 +51,15 @@ def preflight(session: Session, fitted: keras.Model, name: str, loader: Loader) 
     config = session.config
     needed, free = disk_for(session.model, session.workdir)
     check_disk(session.workdir, needed, free)
-    batches, loader_rate = _look_at(loader)
+    batches, loader_rate = look_at(loader)
     with _nothing_moved(fitted):
-        found = _Steps(fitted, batches, config.runtime.steps_per_execution)
+        found = Steps(fitted, batches, config.runtime.steps_per_execution)
         check_monitors(session, set(found.logs))
         held, moving = check_batch_norm(backbone_of(session.model), found.moved)
     difference = check_saved(session, batches[0][0][:4])
     rate = len(batches[0][0]) / found.step_seconds
-    alone = "CPU" in session.device  # there the loader takes from the network what it needs
-    waits = 1 / loader_rate if alone else max(0.0, 1 / loader_rate - 1 / rate)
+    shares_cores = session.device.startswith("CPU")  # the loader takes from the network there
+    waits = 1 / loader_rate if shares_cores else max(0.0, 1 / loader_rate - 1 / rate)
     seconds = seconds_of_stages(
         config, name, 1 / rate, waits, found.start_seconds, len(loader.indices),
         int(session.inputs.is_val.sum()),
@@ -125,95 +122,6 @@ def _nothing_moved(fitted: keras.Model) -> Iterator[None]:
         yield
     finally:
         restore()
-
-
-def _look_at(loader: Loader) -> tuple[list[tuple[np.ndarray, ...]], float]:
-    """The first batches, and the photos a second that the loader gives when nobody else works."""
-    stream = loader.from_step(0)
-    try:
-        batches = [_copied(next(stream))]  # which waits for the processes to start
-        photos, started, seconds = 0, time.perf_counter(), 0.0
-        for number, batch in enumerate(stream, start=1):
-            photos += len(batch[0])
-            seconds = time.perf_counter() - started
-            if number < _STEPS and len(batch[0]) == len(batches[0][0]):
-                batches.append(_copied(batch))
-            del batch
-            if seconds > _LOADER_SECONDS or number == _LOADER_BATCHES:
-                break
-    finally:
-        stream.close()
-    return batches, photos / seconds
-
-
-def _copied(batch: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    return tuple(np.array(part) for part in batch)
-
-
-class _Batches(keras.utils.PyDataset):
-    """Some batches, as `fit` takes them."""
-
-    def __init__(self, batches: list[tuple[np.ndarray, ...]], count: int) -> None:
-        super().__init__(workers=1, use_multiprocessing=False)
-        self.batches = batches
-        self.count = count
-
-    @property
-    def num_batches(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
-        return self.batches[index % len(self.batches)]
-
-
-class _Steps:
-    """A few steps of training: their losses, their time, and what they moved.
-
-    Attributes:
-        logs: What Keras told after the first of them.
-        start_seconds: The first one took beyond a usual one: building the graph.
-        step_seconds: A usual one takes.
-        moved: Paths of the variables that have another value than before.
-    """
-
-    def __init__(
-        self, fitted: keras.Model, batches: list[tuple[np.ndarray, ...]], steps_per_execution: int
-    ) -> None:
-        variables = fitted.variables
-        before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
-        first = _Stopwatch(steps_per_execution)
-        fitted.fit(_Batches(batches, 1), verbose=0, shuffle=False, callbacks=[first])
-        self.logs = first.logs
-        usual = _Stopwatch(steps_per_execution)
-        fitted.fit(_Batches(batches, _STEPS), verbose=0, shuffle=False, callbacks=[usual])
-        self.step_seconds = usual.seconds / usual.steps
-        self.start_seconds = max(0.0, first.seconds - self.step_seconds)
-        self.moved = {
-            variable.path
-            for variable, value in zip(variables, before, strict=True)
-            if not np.array_equal(value, keras.ops.convert_to_numpy(variable))
-        }
-
-
-class _Stopwatch(keras.callbacks.Callback):
-    """Times the steps of a `fit`, which it ends when that takes long."""
-
-    def __init__(self, steps_per_execution: int) -> None:
-        super().__init__()
-        self.steps_per_execution = steps_per_execution
-        self.steps = 0
-        self.logs: dict[str, float] = {}
-
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        if not self.steps:
-            self._started = time.perf_counter()
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.logs = {name: float(value) for name, value in logs.items()}  # waits for the device
-        self.seconds = time.perf_counter() - self._started
-        self.steps = min(batch + 1, self.params["steps"])  # the last execution may be a short one
-        if self.seconds > _STEPS_SECONDS:
-            self.model.stop_training = True
 
 
 def check_monitors(session: Session, names: set[str]) -> None:
