@@ -7,7 +7,7 @@ import pytest
 
 from carcls.config import to_config
 from carcls.training.loop import train
-from tests.conftest import draw_competition
+from tests.conftest import FEW_LAYERS, draw_competition
 from tests.test_config import CONF, composed, options
 
 NOTEBOOK = [name for name in options("experiment") if name.startswith("notebook_")]
@@ -67,13 +67,13 @@ def test_a_header_says_command_number_and_differences(name):
 
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_experiment_trains_two_steps_in_each_stage(name, tmp_path):
-    """On a network that takes seconds: those of the notebook go through stages in test_training."""
+    """On a network that takes seconds: those of the notebook go through stages elsewhere."""
     root = draw_competition(tmp_path / "data", per_class=4)  # nine to train, three to validate
     stages = composed(f"experiment={name}").finetune.stages
     config = to_config(
         composed(
-            f"experiment={name}", "data=kaggle", f"data.root='{root}'", "image_size=64",
-            "backbone=efficientnetlite0", "backbone.preprocessing=native", "batch_size=5",
+            f"experiment={name}", "data=kaggle", f"data.root='{root}'", "image_size=32",
+            *FEW_LAYERS, "backbone.preprocessing=native", "batch_size=5",
             "runtime.eager=true", "runtime.preflight=false",
             *(f"finetune.stages.{stage}.epochs=1" for stage in stages),
         )

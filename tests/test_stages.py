@@ -18,12 +18,11 @@ from carcls.training.inputs import prepare_inputs
 from carcls.training.loop import train
 from carcls.training.refit import without_validation
 from carcls.training.report import plan
-from tests.conftest import draw_competition
+from tests.conftest import FEW_LAYERS, draw_competition
 from tests.test_config import composed
 
 SMALL = (
-    "backbone=efficientnetlite0", "image_size=32", "batch_size=4", "runtime.eager=true",
-    "runtime.preflight=false",
+    *FEW_LAYERS, "image_size=32", "batch_size=4", "runtime.eager=true", "runtime.preflight=false",
 )  # fmt: skip
 TWO_STAGES = (
     "~finetune.stages.top_half",
@@ -51,7 +50,7 @@ def test_a_stage_has_its_own_size_batch_and_rate_and_the_model_says_which_it_kep
     )  # fmt: skip
     with caplog.at_level("INFO"):
         train(config, tmp_path / "run")
-    rows = [line.split() for line in caplog.text.splitlines() if "of 150" in line]
+    rows = [line.split() for line in caplog.text.splitlines() if "of 19 " in line]
     assert [row[-3:] for row in rows] == [["32", "px", "4"], ["48", "px", "6"]]
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert history.learning_rate.tolist() == [0.001, 0.002]

@@ -18,7 +18,7 @@ from carcls.run import read_model_info
 from carcls.training.callbacks import Best, History, KeepWeights, StopOnSignal
 from carcls.training.feed import Feed
 from carcls.training.loop import train
-from tests.conftest import draw_competition
+from tests.conftest import FEW_LAYERS, draw_competition
 from tests.test_config import composed
 from tests.test_training_processes import workers_of
 
@@ -39,16 +39,22 @@ def small(root: Path, *overrides: str):
     )  # fmt: skip
 
 
+def quick(root: Path, *overrides: str):
+    return to_config(
+        composed(f"data.root='{root}'", *FEW_LAYERS, "image_size=32", "batch_size=4", *overrides)
+    )
+
+
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory):
-    """A run of four stages with the real weights; (config, workdir, outcome)."""
+    """A run of four stages, traced; (config, workdir, outcome)."""
     folder = tmp_path_factory.mktemp("staged")
     root = draw_competition(folder / "data", per_class=10)
     (root / "train" / "12" / "broken.jpg").write_bytes(b"<html>no photo</html>")
     with (root / "train.csv").open("a") as file:
         file.write("broken.jpg,12\n")
     stages = ["head", "top_half", "top_three_quarters", "all"]
-    config = small(
+    config = quick(
         root, "runtime.tensorboard=true", *(f"finetune.stages.{name}.epochs=2" for name in stages),
         "runtime.workers=2",
         "runtime.steps_per_execution=4",  # of 6 batches to train on and 2 to validate with
@@ -139,7 +145,7 @@ def test_a_loss_that_becomes_nan_at_once_is_told(tmp_path, tiny_backbone):
 
 def test_keep_last_keeps_the_last_epoch(tmp_path):
     root = draw_competition(tmp_path / "data")
-    config = small(root, *TWO_STAGES, "finetune.keep=last", "runtime.eager=true")
+    config = quick(root, *TWO_STAGES, "finetune.keep=last", "runtime.eager=true")
     outcome = train(config, tmp_path / "run")
     last = pd.read_csv(tmp_path / "run" / "history.csv").iloc[-1]
     assert outcome.metrics["kept_epoch"] == 2

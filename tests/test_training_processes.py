@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.conftest import draw_competition
+from tests.conftest import FEW_LAYERS, draw_competition
 from tests.test_cli import ROOT
 from tests.test_workers import gone_within
 
@@ -22,8 +22,7 @@ def test_the_same_seed_gives_the_same_history_for_any_number_of_workers(tmp_path
         command = [
             sys.executable, str(ROOT / "train.py"), f"data.root={root}", "finetune=full",
             "finetune.stages.all.epochs=2", "finetune.stages.all.trainable=0.1", "image_size=32",
-            "backbone=efficientnetlite0", "batch_size=4", "runtime.deterministic=true",
-            "runtime.preflight=false",
+            *FEW_LAYERS, "batch_size=4", "runtime.deterministic=true", "runtime.preflight=false",
             f"runtime.workers={workers}", f"hydra.run.dir={tmp_path / run}",
         ]  # fmt: skip
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
@@ -35,7 +34,7 @@ def test_the_same_seed_gives_the_same_history_for_any_number_of_workers(tmp_path
 def test_ctrl_c_stops_after_saving_and_what_was_reached_can_be_predicted_with(tmp_path):
     root = draw_competition(tmp_path / "data")
     command = [
-        sys.executable, str(ROOT / "train.py"), f"data.root={root}", "backbone=efficientnetlite0",
+        sys.executable, str(ROOT / "train.py"), f"data.root={root}", *FEW_LAYERS,
         "image_size=32", "finetune.stages.head.epochs=100000", "runtime.workers=2",
         "runtime.preflight=false",
         f"hydra.run.dir={tmp_path / 'run'}",
@@ -100,7 +99,7 @@ def test_a_sweep_leaves_a_directory_a_job_and_a_mistake_stops_none_of_the_others
     root = draw_competition(tmp_path / "data", per_class=2)
     command = [
         sys.executable, str(ROOT / "train.py"), "-m", f"data.root={root}", "finetune=frozen",
-        "backbone=efficientnetlite0", "image_size=16,32", "head=avg_dense,max_dense",
+        *FEW_LAYERS, "image_size=16,32", "head=avg_dense,max_dense",
         "finetune.stages.head.epochs=1", "runtime.eager=true", "runtime.preflight=false",
         "hydra.sweep.dir=sweep",
     ]  # fmt: skip
@@ -109,7 +108,7 @@ def test_a_sweep_leaves_a_directory_a_job_and_a_mistake_stops_none_of_the_others
     )
     assert result.returncode == 2
     runs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
-    assert [run.name for run in runs] == [f"{i}_efficientnetlite0_frozen" for i in range(4)]
+    assert [run.name for run in runs] == [f"{i}_vgg16_frozen" for i in range(4)]
     assert [(run / "model.keras").is_file() for run in runs] == [False, False, True, True]
     heads = [json.loads((run / "run.json").read_text())["config"]["head"] for run in runs[2:]]
     assert [head["name"] for head in heads] == ["avg_dense", "max_dense"]
