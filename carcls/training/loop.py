@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,11 @@ from carcls.plots import plot_curves
 from carcls.training import report
 from carcls.training.callbacks import Best, History, StopOnSignal
 from carcls.training.inputs import Inputs, prepare_inputs
+from carcls.training.outcome import Outcome
 from carcls.training.refit import without_validation
 from carcls.training.stages import Session, run_stage
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class Outcome:
-    """How a training run ended.
-
-    Attributes:
-        workdir: The run directory.
-        metrics: What `metrics.json` holds.
-        interrupted: Whether Ctrl-C (or SIGTERM) ended it; what was reached is saved all the same.
-    """
-
-    workdir: Path
-    metrics: dict[str, Any]
-    interrupted: bool
 
 
 def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> Outcome:
