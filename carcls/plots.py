@@ -106,10 +106,10 @@ def draw_folds(history: pd.DataFrame, metrics: dict[str, Any], title: str) -> Pi
         left.plot(rows.epoch, rows.val_accuracy, color=colour, linewidth=1, marker=".")
         of_kept = rows.val_accuracy[rows.epoch == kept]
         left.plot([kept], of_kept, "o", color=colour, markersize=9, fillstyle="none")
-        right.bar(number, fold["val_accuracy"], color=colour, width=0.7)
-        right.text(
-            number, fold["val_accuracy"], f"{fold['val_accuracy']:.1%}", ha="center", va="bottom",
-            fontsize=8,
+        right.plot([number], [fold["val_accuracy"]], "o", color=colour, markersize=9)
+        right.annotate(
+            f"{fold['val_accuracy']:.1%}", (number, fold["val_accuracy"]), (0, 8),
+            textcoords="offset points", ha="center", fontsize=8,
         )  # fmt: skip
     for axis in (left, right):
         axis.axhline(metrics["val_accuracy"], color=_VAL, linewidth=1, linestyle="--")
@@ -124,6 +124,7 @@ def draw_folds(history: pd.DataFrame, metrics: dict[str, Any], title: str) -> Pi
     _name_stages(left, longest)
     right.set_xlabel("fold")
     right.set_xticks([fold["fold"] for fold in metrics["folds"]])
+    right.set_xlim(0.3, max(fold["fold"] for fold in metrics["folds"]) + 0.7)
     right.set_title(f"out of fold {metrics['val_accuracy']:.1%}", color=_VAL, fontsize=11)
     figure.suptitle(title)
     return figure

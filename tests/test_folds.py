@@ -276,7 +276,7 @@ def test_what_does_not_go_with_folds_is_told(tmp_path, override, text):
     assert text in str(error.value)
 
 
-def test_the_picture_of_folds_has_a_curve_and_a_bar_each():
+def test_the_picture_of_folds_has_a_curve_and_a_point_each():
     history = pd.DataFrame(
         {"fold": [1, 1, 2], "stage": "head", "epoch": [1, 2, 1], "val_accuracy": [0.2, 0.6, 0.5]}
     )
@@ -285,10 +285,10 @@ def test_the_picture_of_folds_has_a_curve_and_a_bar_each():
         {"fold": 2, "val_accuracy": 0.5, "kept_epoch": 1},
     ]
     figure = draw_folds(history, {"val_accuracy": 0.55, "folds": folds}, "a run")
-    curves, bars = figure.axes
+    curves, reached = figure.axes
     assert figure.get_suptitle() == "a run"
     assert curves.lines[0].get_ydata().tolist() == [0.2, 0.6]
     assert curves.lines[1].get_xydata().tolist() == [[2, 0.6]]
-    assert [bar.get_height() for bar in bars.patches] == [0.6, 0.5]
-    assert bars.get_title() == "out of fold 55.0%"
+    assert [line.get_xydata().tolist() for line in reached.lines[:2]] == [[[1, 0.6]], [[2, 0.5]]]
+    assert reached.get_title() == "out of fold 55.0%"
     assert curves.lines[-1].get_ydata() == [0.55, 0.55]

@@ -56,7 +56,7 @@ def test_imports_point_downwards(path):
     [
         "carcls.config",
         "carcls.data.sources",
-        "carcls.training.inputs",
+        "carcls.training.jobs",
         "carcls.prediction.predict",
         "carcls.exploration.explore",
     ],

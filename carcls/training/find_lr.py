@@ -33,7 +33,7 @@ from carcls.errors import UserError
 from carcls.models.classifier import build_classifier
 from carcls.plots import Sweep, draw_lr_range
 from carcls.training.inputs import Inputs
-from carcls.training.loop import Outcome
+from carcls.training.outcome import Outcome
 from carcls.training.report import title
 from carcls.training.stages import compile_stage
 

@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +27,12 @@ from carcls.training.checkpoints import Checkpoints
 from carcls.training.divergence import ADVICE
 from carcls.training.inputs import Inputs, prepare_inputs
 from carcls.training.memory import halved, within_memory
+from carcls.training.outcome import Outcome
 from carcls.training.preflight import preflight
 from carcls.training.refit import without_validation
 from carcls.training.stages import Session, run_stage
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class Outcome:
-    """How a training run ended.
-
-    Attributes:
-        workdir: The run directory.
-        metrics: What `metrics.json` holds.
-        interrupted: Whether Ctrl-C (or SIGTERM) ended it; what was reached is saved all the same.
-        divergence: That the loss became NaN or infinite, where, what was kept, and what to try;
-            None in a run that ended well.
-    """
-
-    workdir: Path
-    metrics: dict[str, Any]
-    interrupted: bool
-    divergence: str | None = None
 
 
 def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> Outcome:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from carcls import run as files
@@ -13,12 +12,12 @@ from carcls.config import CsvData, DataConfig, FolderData, TrainConfig
 from carcls.console import UNFOLDED, duration, facts, table
 from carcls.data.pixel_cache import CacheReport
 from carcls.data.records import examples
-from carcls.models.classifier import backbone_of
-from carcls.models.freezing import freeze
 from carcls.training.inputs import Inputs
 from carcls.training.resume import how_to_go_on
 
 if TYPE_CHECKING:
+    import keras
+
     from carcls.training.loop import Session
 
 
@@ -66,6 +65,9 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
             + (f" by {config.finetune.monitor}" if config.finetune.keep == "best" else ""),
         ),
     ]
+    from carcls.models.classifier import backbone_of  # Keras is imported where a network is
+    from carcls.models.freezing import freeze
+
     network = backbone_of(model)
     rows = []
     for name, stage in config.finetune.stages.items():
