@@ -41,6 +41,7 @@ class Inputs:
         fingerprint: Of the data as it was found.
         config: Of the run.
         seconds: What it took to prepare all this.
+        groups: `(n,)` numbers, the same for photos that must stay together; None: each file is one.
     """
 
     records: TrainingPhotos
@@ -50,6 +51,7 @@ class Inputs:
     fingerprint: str
     config: TrainConfig
     seconds: float
+    groups: np.ndarray | None = None
     _other_sizes: dict[tuple[int, bool], Photos] = field(default_factory=dict, repr=False)
 
     @property
@@ -166,9 +168,11 @@ def prepare_inputs(config: TrainConfig) -> Inputs:
     records, photos = _without_unreadable(records, photos, config.data.on_error)
     if photos.notes:
         log.info(opened_in_part([records.table.id.iloc[i] for i in sorted(photos.notes)]))
+    is_val, groups = _choose_validation(records, photos, config)
     return Inputs(
         records=records,
-        is_val=_choose_validation(records, photos, config),
+        is_val=is_val,
+        groups=groups,
         photos=photos,
         cache=cache,
         fingerprint=fingerprint,
@@ -177,10 +181,13 @@ def prepare_inputs(config: TrainConfig) -> Inputs:
     )
 
 
-def _choose_validation(records: TrainingPhotos, photos: Photos, config: TrainConfig) -> np.ndarray:
-    labels = records.table.label.to_numpy()
+def _choose_validation(
+    records: TrainingPhotos, photos: Photos, config: TrainConfig
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """`(n,)` bool, and the groups that were kept on one side, where some have several photos."""
+    labels, groups = records.table.label.to_numpy(), None
     if config.data.refit:
-        return np.zeros(len(labels), bool)
+        return np.zeros(len(labels), bool), None
     if "is_val" in records.table:
         is_val = records.table.is_val.to_numpy()
         if config.data.group_near_duplicates:
@@ -204,7 +211,7 @@ def _choose_validation(records: TrainingPhotos, photos: Photos, config: TrainCon
             "Expected at least one photo to train on in every class. "
             f"Received photos to validate with only, in: {examples(names)}."
         )
-    return is_val
+    return is_val, groups
 
 
 def _groups(photos: Photos, config: TrainConfig) -> np.ndarray | None:

@@ -113,7 +113,15 @@ def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> O
             f"{examples([photo['id'] for photo in lost])}. All are listed in {files.RUN} as lost."
         )
     files.write_json(
-        workdir / files.RUN, {**run_facts, **of_photos, "status": status, "seconds": seconds}
+        workdir / files.RUN,
+        {
+            **run_facts,
+            **of_photos,
+            "changed": changes + session.changes,
+            "head_fits": session.fits,
+            "status": status,
+            "seconds": seconds,
+        },
     )
     log.info(report.summary(session, metrics, status))
     return Outcome(workdir=workdir, metrics=metrics, interrupted=status == "interrupted")

@@ -42,6 +42,8 @@ class Session:
     best: Best
     history: History
     stages: list[StageResult] = field(default_factory=list)
+    fits: dict[str, dict] = field(default_factory=dict)  # on cached features, for run.json
+    changes: list[str] = field(default_factory=list)  # what was not done as asked, in words
 
     @property
     def model_path(self) -> Path:
@@ -102,6 +104,17 @@ def run_stage(
         stop: Of the whole run.
     """
     config, inputs, history = session.config, session.inputs, session.history
+    if stage.feature_views:
+        from carcls.training.feature_stage import run_feature_stage  # scikit-learn takes a second
+
+        started = time.perf_counter()
+        if run_feature_stage(session, name, stage, title, stop):
+            val_accuracy = history.rows[-1]["val_accuracy"]
+            seconds = round(time.perf_counter() - started, 1)
+            session.stages.append(
+                StageResult(name=name, epochs=1, val_accuracy=val_accuracy, seconds=seconds)
+            )
+        return
     train_loader, val_loader = inputs.train(stage), inputs.val(stage)
     session.info.image_size = stage.image_size or config.image_size
     fitted = compile_stage(session.model, config, stage, len(train_loader))
