@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits  # of scikit-learn's
 
 from carcls.training.features import POOL, Features
 
@@ -21,6 +22,7 @@ L2 = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # times half the sum 
 WEIGHT_DECAY = (1.0, 0.1, 0.01)  # AdamW's, times its learning rate
 _FOLDS = 3
 _STEPS = 400  # of L-BFGS, at most: convergence takes 20 to 100
+_ONE_THREAD_BYTES = 64_000_000
 _EPOCHS, _PATIENCE = 60, 4  # of a head with layers of its own, whose epochs take a moment
 _STEPS_PER_EPOCH = 40
 
@@ -189,7 +191,9 @@ def _regression() -> LogisticRegression:
 
 def _fit(model: LogisticRegression, rows: np.ndarray, labels: np.ndarray, l2: float) -> None:
     model.C = 1 / (l2 * len(rows))  # it sums the losses
-    with warnings.catch_warnings():
+    # Its products are so short that threads cost more than they give where cores are shared.
+    threads = 1 if rows.nbytes < _ONE_THREAD_BYTES else None
+    with warnings.catch_warnings(), threadpool_limits(threads):
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough, after so many steps
         model.fit(rows, labels)
 
