@@ -13,7 +13,7 @@ import pytest
 from carcls.config import to_config
 from carcls.data.photos import Photos
 from carcls.errors import UserError
-from carcls.models.classifier import build_classifier, load_classifier
+from carcls.models.classifier import build_classifier
 from carcls.models.probabilities import predict_probs
 from carcls.training import features as features_module
 from carcls.training.features import get_features, number_of_views
@@ -43,8 +43,8 @@ def small(root, *overrides: str):
     return to_config(
         composed(
             f"data.root='{root}'", f"data.cache_dir='{root}/cache'", "backbone=efficientnetlite0",
-            "image_size=32", "batch_size=4", "runtime.eager=true", "head=linear", *STAGE,
-            *overrides,
+            "image_size=32", "batch_size=4", "runtime.eager=true", "runtime.workers=0",
+            "head=linear", *STAGE, *overrides,
         )
     )  # fmt: skip
 
@@ -54,6 +54,7 @@ def fitted(root, tmp_path_factory):
     """A run of a stage on cached features and an ordinary one; (config, workdir, what it said)."""
     config = small(
         root, "+finetune.stages.all.epochs=1", "+finetune.stages.all.learning_rate=1e-9",
+        "+finetune.stages.all.trainable=0",
         "augmentation.mixup=0.2",
     )  # fmt: skip
     workdir, said = tmp_path_factory.mktemp("run"), []
@@ -87,7 +88,7 @@ def test_it_is_a_row_of_the_history_and_a_stage_of_the_metrics(fitted):
 
 
 def test_what_was_chosen_is_said_and_recorded(fitted):
-    config, workdir, said = fitted
+    _, workdir, said = fitted
     fit = json.loads((workdir / "run.json").read_text())["head_fits"]["head"]
     assert (fit["views"], fit["photos"], fit["name"], fit["folds"]) == (3, 12, "l2", 3)
     assert min(fit["scores"].values()) == fit["scores"][f"{fit['value']:g}"]
@@ -100,22 +101,13 @@ def test_what_was_chosen_is_said_and_recorded(fitted):
     assert row[1:3] == ["3", "views"]
 
 
-def test_what_it_says_of_validation_is_what_the_whole_network_says(root, tmp_path):
-    config = small(root)
-    outcome = train(config, tmp_path)
-    history = pd.read_csv(tmp_path / "history.csv").iloc[0]
-    assert outcome.metrics["kept_epoch"] == 1
-    assert outcome.metrics["val_accuracy"] == pytest.approx(history.val_accuracy, abs=1e-6)
-    assert outcome.metrics["val_nll"] == pytest.approx(history.val_loss, abs=1e-4)
-    # Another run of the same photos and draws finds all features, and fits the same head.
-    train(config, tmp_path / "again")
-    fit = json.loads((tmp_path / "again" / "run.json").read_text())["head_fits"]["head"]
-    assert fit["features_found"] == 3 * 12 + 3
-    kernels = [
-        load_classifier(path / "model.keras").get_layer("probs").get_weights()[0]
-        for path in (tmp_path, tmp_path / "again")
-    ]
-    np.testing.assert_array_equal(*kernels)
+def test_what_it_says_of_validation_is_what_the_whole_network_says(fitted):
+    _, workdir, _ = fitted
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    head = pd.read_csv(workdir / "history.csv").iloc[0]
+    # The stage after it changes next to nothing.
+    assert metrics["val_accuracy"] == pytest.approx(head.val_accuracy, abs=1e-6)
+    assert metrics["val_nll"] == pytest.approx(head.val_loss, abs=1e-4)
 
 
 def never() -> None:

@@ -260,7 +260,7 @@ class _Trial:
         loss = keras.losses.SparseCategoricalCrossentropy()
         head.compile(optimizer, loss, run_eagerly=eager, jit_compile=False)
         self.optimizer = head.optimizer  # with mixed precision another one around ours
-        self.start = [np.array(variable) for variable in self.optimizer.variables]
+        self.start = [np.array(keras.ops.convert_to_numpy(v)) for v in self.optimizer.variables]
 
     def fit(
         self,
