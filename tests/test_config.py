@@ -141,7 +141,7 @@ def test_a_config_survives_the_way_into_json_and_back():
         (
             "+finetune.stages.all.epoks=1",
             "Expected one of epochs, learning_rate, trainable, image_size, batch_size, "
-            "bottom_rate, label_smoothing, ema, callbacks. "
+            "bottom_rate, label_smoothing, ema, callbacks, feature_views. "
             "Received: finetune.stages.all.epoks",
         ),
         ("+data.rooot=x", "Received: data.rooot"),
@@ -149,7 +149,7 @@ def test_a_config_survives_the_way_into_json_and_back():
         ("head.dropout=1", "Expected dropout in [0, 1). Received: dropout=1.0"),
         (
             "head.name=none",
-            "Expected head to be one of avg_dense, max_dense, max_dropout. Received: head.name=n",
+            "Expected head to be one of avg_dense, max_dense, max_dropout, linear. Rec",
         ),
         ("backbone.name=vgg", "Expected backbone to be one of efficientnetb3, xception,"),
         ("backbone.preprocessing=unit", "preprocessing is part of the network"),
@@ -169,6 +169,12 @@ def test_a_config_survives_the_way_into_json_and_back():
             "Expected finetune.early_stopping_patie",
         ),
         ("finetune.stages.all.callbacks=[tensorboard]", "Expected runtime.tensorboard=true, since"),
+        ("finetune.stages.all.feature_views=-1", "Expected feature_views from 0 (off: an ordinary"),
+        (
+            "finetune.stages.head.feature_views=4",
+            "Expected trainable=0 and epochs=1 of a stage with feature_views, which fits the head "
+            "alone and at once. Received: trainable=0.0, epochs=10, feature_views=4",
+        ),
         ("schedule.monitor=val_f1", "Expected monitor to be one of val_loss, val_accuracy, loss,"),
         ("optimizer.beta_1=1", "Expected beta_1 in [0, 1). Received: beta_1=1.0"),
         ("optimizer.name=lion", "Expected optimizer to be one of adamax, adam, adamw, sgd."),

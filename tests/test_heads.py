@@ -17,6 +17,7 @@ LAYERS = {  # as the design lists them, up to the last dense layer
     ],
     "max_dense": ["GlobalMaxPooling2D", "Dense", "BatchNormalization", "Dropout"],
     "max_dropout": ["GlobalMaxPooling2D", "Dropout"],
+    "linear": ["GlobalAveragePooling2D", "Dropout"],
 }  # fmt: skip
 
 
@@ -27,7 +28,7 @@ def head_layers(head: str, *overrides: str) -> list[keras.Layer]:
 
 
 @pytest.mark.parametrize("head", options("head"))
-def test_a_head_has_the_layers_of_the_notebook(head):
+def test_a_head_has_the_layers_that_are_documented(head):
     assert [type(layer).__name__ for layer in head_layers(head)] == LAYERS[head]
 
 
@@ -46,6 +47,10 @@ def test_the_numbers_of_avg_dense_and_max_dropout():
     assert float(dense.bias_regularizer.l2) == pytest.approx(1e-3)
     assert float(dense.activity_regularizer.l2) == pytest.approx(1e-4)
     assert head_layers("max_dropout")[1].rate == 0.3
+
+
+def test_a_linear_head_has_its_dropout():
+    assert head_layers("linear")[1].rate == 0.2
 
 
 @pytest.mark.parametrize("head", options("head"))

@@ -18,6 +18,7 @@ from carcls.config.network import (
     AvgDenseHead,
     BackboneConfig,
     HeadConfig,
+    LinearHead,
     MaxDenseHead,
     MaxDropoutHead,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "FolderData",
     "HeadConfig",
     "KaggleData",
+    "LinearHead",
     "MaxDenseHead",
     "MaxDropoutHead",
     "OptimizerConfig",

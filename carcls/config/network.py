@@ -61,3 +61,8 @@ class MaxDenseHead(HeadConfig):
 @dataclass(kw_only=True, slots=True)
 class MaxDropoutHead(HeadConfig):
     """Max pool, dropout, dense softmax."""
+
+
+@dataclass(kw_only=True, slots=True)
+class LinearHead(HeadConfig):
+    """Average pool, dropout, dense softmax."""

@@ -12,7 +12,7 @@ from carcls.catalogue import check_preprocessing, find_spec
 from carcls.config.data import CsvData, DataConfig, DemoData, FolderData, KaggleData
 from carcls.config.entry_points import PredictConfig, TrainConfig
 from carcls.config.explore import ExploreConfig
-from carcls.config.network import AvgDenseHead, MaxDenseHead, MaxDropoutHead
+from carcls.config.network import AvgDenseHead, LinearHead, MaxDenseHead, MaxDropoutHead
 from carcls.config.training import (
     AdamaxOptimizer,
     AdamOptimizer,
@@ -27,7 +27,12 @@ from carcls.errors import UserError
 
 # Groups whose options differ in their fields: the option's name picks the dataclass.
 OPTIONS: dict[str, dict[str, type]] = {
-    "head": {"avg_dense": AvgDenseHead, "max_dense": MaxDenseHead, "max_dropout": MaxDropoutHead},
+    "head": {
+        "avg_dense": AvgDenseHead,
+        "max_dense": MaxDenseHead,
+        "max_dropout": MaxDropoutHead,
+        "linear": LinearHead,
+    },
     "optimizer": {
         "adamax": AdamaxOptimizer,
         "adam": AdamOptimizer,

@@ -60,6 +60,7 @@ class StageConfig:
     label_smoothing: float = 0.0  # share of each label that is spread over all classes
     ema: float = 0.0  # decay a step of the weights' moving average, which is kept; 0: off
     callbacks: list[str] | None = None  # which of STAGE_CALLBACKS run; null: all that are set up
+    feature_views: int = 0  # views a photo whose features are cached, for the head to be fitted on
 
     def __post_init__(self) -> None:
         expect(self.epochs >= 1, "epochs to be at least 1", epochs=self.epochs)
@@ -85,6 +86,20 @@ class StageConfig:
             expect(0.0 <= value < 1.0, f"{name} in [0, 1), 0: off", **{name: value})
         for callback in self.callbacks or ():
             expect_one_of(STAGE_CALLBACKS, callbacks=callback)
+        expect(
+            0 <= self.feature_views <= 100,
+            "feature_views from 0 (off: an ordinary stage) to 100",
+            feature_views=self.feature_views,
+        )
+        if self.feature_views:
+            expect(
+                self.trainable == 0 and self.epochs == 1,
+                "trainable=0 and epochs=1 of a stage with feature_views, which fits the head alone "
+                "and at once",
+                trainable=self.trainable,
+                epochs=self.epochs,
+                feature_views=self.feature_views,
+            )
 
     def runs(self, callback: str) -> bool:
         """Whether this stage lets `callback`, one of STAGE_CALLBACKS, run."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from carcls.config import AvgDenseHead, HeadConfig, MaxDenseHead, MaxDropoutHead
+from carcls.config import AvgDenseHead, HeadConfig, LinearHead, MaxDenseHead, MaxDropoutHead
 
 
 def avg_dense(features: keras.KerasTensor, head: AvgDenseHead) -> keras.KerasTensor:
@@ -47,8 +47,15 @@ def max_dropout(features: keras.KerasTensor, head: MaxDropoutHead) -> keras.Kera
     return keras.layers.Dropout(head.dropout, name="head_dropout")(x)
 
 
+def linear(features: keras.KerasTensor, head: LinearHead) -> keras.KerasTensor:
+    """Nothing between features and classes: `(batch, h, w, channels)` to `(batch, channels)`."""
+    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(features)
+    return keras.layers.Dropout(head.dropout, name="head_dropout")(x)
+
+
 HEADS: dict[str, Callable[[keras.KerasTensor, HeadConfig], keras.KerasTensor]] = {
     "avg_dense": avg_dense,
     "max_dense": max_dense,
     "max_dropout": max_dropout,
+    "linear": linear,
 }

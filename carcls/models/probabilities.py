@@ -22,19 +22,21 @@ def predict_probs(
     progress: Callable[[int], None] | None = None,
     *,
     with_mirrored: bool = False,
+    epoch: int = 0,
 ) -> np.ndarray:
     """`(n, num_classes)` float32 probabilities in the order of `loader.indices`.
 
     Args:
         model: A classifier.
-        loader: Unshuffled, without augmentation, of at least one photo.
+        loader: Unshuffled, of at least one photo.
         progress: Called with the number of photos done each time that a batch has been through the
             model: once, or twice with `with_mirrored`.
         with_mirrored: The mean of each photo's probabilities and its mirror image's.
+        epoch: Which one of the loader's, where it augments.
     """
     probs, full = [], None
     with _retracing_unsaid():
-        for images, _ in loader.epoch():  # (batch, size, size, 3)
+        for images, _ in loader.epoch(epoch):  # (batch, size, size, 3)
             full = full or len(images)
             views = [images]
             if with_mirrored:

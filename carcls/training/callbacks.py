@@ -161,15 +161,20 @@ class History(keras.callbacks.Callback):
         now = time.perf_counter()
         training_seconds = (self._trained or now) - self._started
         photos = self.photos_per_epoch * self._steps / self.steps_per_epoch  # fewer after Ctrl-C
-        self.rows.append(
-            {name: logs.get(name) for name in self.COLUMNS}
+        self.add(
+            logs
             | {
-                "stage": self.stage,
-                "epoch": len(self.rows) + 1,
                 "learning_rate": self._learning_rate,
                 "seconds": round(now - self._started, 2),
                 "images_per_second": round(photos / training_seconds, 1),
             }
+        )
+
+    def add(self, values: dict) -> None:
+        """Adds a row of these, the stage and the number of the epoch, and writes the file."""
+        self.rows.append(
+            {name: values.get(name) for name in self.COLUMNS}
+            | {"stage": self.stage, "epoch": len(self.rows) + 1}
         )
         self.write()
 

@@ -46,6 +46,7 @@ class Inputs:
         folds: `(n,)` the fold, counted from 1, that each photo validates in; None without folds.
         fold: Which of them validates here.
         changes: What was not as the data has it, in words.
+        groups: `(n,)` numbers, the same for photos that must stay together; None: each file is one.
     """
 
     records: TrainingPhotos
@@ -58,6 +59,7 @@ class Inputs:
     folds: np.ndarray | None = None
     fold: int | None = None
     changes: list[str] = field(default_factory=list)
+    groups: np.ndarray | None = None
     _other_sizes: dict[tuple[int, bool], Photos] = field(default_factory=dict, repr=False)
 
     @property
@@ -202,13 +204,18 @@ def prepare_inputs(config: TrainConfig) -> Inputs:
         log.info(opened_in_part([records.table.id.iloc[i] for i in sorted(photos.notes)]))
     folds = None
     if config.data.folds:
-        folds = choose_folds(records, config.data.folds, config.seed, _groups(photos, config))
+        groups = _groups(photos, config)
+        folds = choose_folds(records, config.data.folds, config.seed, groups)
+        is_val = folds == 1
+    else:
+        is_val, groups = _choose_validation(records, photos, config)
     return Inputs(
         records=records,
-        is_val=_choose_validation(records, photos, config) if folds is None else folds == 1,
+        is_val=is_val,
         folds=folds,
         fold=None if folds is None else 1,
         changes=changes,
+        groups=groups,
         photos=photos,
         cache=cache,
         fingerprint=fingerprint,
@@ -217,10 +224,13 @@ def prepare_inputs(config: TrainConfig) -> Inputs:
     )
 
 
-def _choose_validation(records: TrainingPhotos, photos: Photos, config: TrainConfig) -> np.ndarray:
-    labels = records.table.label.to_numpy()
+def _choose_validation(
+    records: TrainingPhotos, photos: Photos, config: TrainConfig
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """`(n,)` bool, and the groups that were kept on one side, where some have several photos."""
+    labels, groups = records.table.label.to_numpy(), None
     if config.data.refit:
-        return np.zeros(len(labels), bool)
+        return np.zeros(len(labels), bool), None
     if "is_val" in records.table:
         is_val = records.table.is_val.to_numpy()
         if config.data.group_near_duplicates:
@@ -244,7 +254,7 @@ def _choose_validation(records: TrainingPhotos, photos: Photos, config: TrainCon
             "Expected at least one photo to train on in every class. "
             f"Received photos to validate with only, in: {examples(names)}."
         )
-    return is_val
+    return is_val, groups
 
 
 def _groups(photos: Photos, config: TrainConfig) -> np.ndarray | None:

@@ -34,6 +34,8 @@ from carcls.training.stages import Session, run_stage
 
 log = logging.getLogger(__name__)
 
+_FACTS = ("preflight", "head_fits")  # of `run.json`, which stages add
+
 
 def train(config: TrainConfig, workdir: Path, inputs: Inputs | None = None) -> Outcome:
     """Trains as `config` says and leaves a run directory (see `carcls.run`) in `workdir`.
@@ -64,9 +66,12 @@ def _train(config: TrainConfig, workdir: Path, inputs: Inputs | None) -> Outcome
     device = runtime.set_up(config.runtime, config.seed)
     if is_resumed:
         resume.check_unchanged(workdir, inputs.fingerprint)
-        changes = changes or files.read_json(workdir / files.RUN).get("changed", [])
+        recorded = files.read_json(workdir / files.RUN)
+        changes = changes or recorded.get("changed", [])
     session = _open_session(config, workdir, inputs)
     session.changes, session.device = [*changes, *inputs.changes], device
+    if is_resumed:  # what earlier processes found out
+        session.facts |= {key: recorded[key] for key in _FACTS if key in recorded}
     session.preflight = preflight if config.runtime.preflight else None
     earlier = None if is_resumed else files.set_aside(workdir)
     if earlier:
@@ -87,7 +92,8 @@ def _train(config: TrainConfig, workdir: Path, inputs: Inputs | None) -> Outcome
         "sessions": checkpoints.sessions,
     }
     files.write_json(
-        workdir / files.RUN, {**run_facts, **_facts_of_photos(inputs), "status": "running"}
+        workdir / files.RUN,
+        {**run_facts, **session.facts, **_facts_of_photos(inputs), "status": "running"},
     )
     log.info(report.plan(config, session.inputs, session.model, device))
     if config.backbone.weights == "none" and not any(

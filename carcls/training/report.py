@@ -65,6 +65,9 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
             + (f" by {config.finetune.monitor}" if config.finetune.keep == "best" else ""),
         ),
     ]
+    cached = [name for name, stage in config.finetune.stages.items() if stage.feature_views]
+    if cached:
+        pairs.append(("cached", _cached(config, cached)))
     from carcls.models.classifier import backbone_of  # Keras is imported where a network is
     from carcls.models.freezing import freeze
 
@@ -75,7 +78,9 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
         trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
         batch_size = stage.batch_size or config.batch_size
         rows.append([
-            name, f"{stage.epochs} × {-(-n_train // batch_size)}",
+            name,
+            f"{stage.feature_views} views" if stage.feature_views
+            else f"{stage.epochs} × {-(-n_train // batch_size)}",
             f"{layers} of {len(network.layers)}", f"{trainable / 1e6:.2f} M",
             f"{stage.learning_rate:g}", f"{stage.image_size or config.image_size} px",
             str(batch_size),
@@ -92,6 +97,15 @@ def _how_read(cache: CacheReport) -> str:
     if cache.state == "off":
         return "decoded anew in every epoch"
     return f"decoded once ({cache.num_bytes / 1e6:.0f} MB in the cache)"
+
+
+def _cached(config: TrainConfig, stages: list[str]) -> str:
+    """What is special about stages on cached features."""
+    mixed = ", and these are not mixed" if config.augmentation.mixes else ""
+    return (
+        f"in {examples(stages)} the backbone sees each view once, the head is fitted to their "
+        f"features{mixed}"
+    )
 
 
 def _validation(config: TrainConfig, inputs: Inputs) -> str:

@@ -1,6 +1,7 @@
 """One stage of a run: freeze, compile, fit, and what watches it meanwhile."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +127,17 @@ def run_stage(session: Session, name: str, title: str, stop: StopOnSignal) -> No
     """
     config, inputs, history = session.config, session.inputs, session.history
     stage = config.finetune.stages[name]
+    if stage.feature_views:
+        from carcls.training.feature_stage import run_feature_stage  # scikit-learn takes a second
+
+        started = time.perf_counter()
+        if run_feature_stage(session, name, stage, title, stop):
+            val_accuracy = history.rows[-1]["val_accuracy"]
+            seconds = round(time.perf_counter() - started, 1)
+            session.stages.append(
+                StageResult(name=name, epochs=1, val_accuracy=val_accuracy, seconds=seconds)
+            )
+        return
     train_loader, val_loader = inputs.train(stage), inputs.val(stage)
     session.info.image_size = stage.image_size or config.image_size
     fitted = compile_stage(session.model, config, stage, len(train_loader))

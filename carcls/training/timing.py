@@ -14,6 +14,11 @@ def photo_cost(config: TrainConfig, stage: StageConfig) -> float:
     return forward_cost(config, stage) * _layers(stage)
 
 
+def _passes(stage: StageConfig) -> int:
+    """How often each training photo is seen: once an epoch, or once for each view."""
+    return stage.epochs * max(1, stage.feature_views)
+
+
 def _layers(stage: StageConfig) -> float:
     """Work of a training step on all layers, in forward passes; building its graph goes by it."""
     return 1 + _BACKWARD * stage.trainable
@@ -29,7 +34,7 @@ def epochs_alike(config: TrainConfig, name: str) -> float:
     stages = config.finetune.stages
     names = list(stages)
     after = names[names.index(name) + 1 :]
-    cost = sum(stages[other].epochs * photo_cost(config, stages[other]) for other in after)
+    cost = sum(_passes(stages[other]) * photo_cost(config, stages[other]) for other in after)
     return cost / photo_cost(config, stages[name])
 
 
@@ -55,7 +60,7 @@ def seconds_of_stages(
     unit = photo_seconds / photo_cost(config, config.finetune.stages[first])
     return {
         name: start_seconds * _layers(stage) / _layers(config.finetune.stages[first])
-        + stage.epochs
+        + _passes(stage)
         * (
             num_train * (unit * photo_cost(config, stage) + loading_seconds)
             + num_val * unit * forward_cost(config, stage)

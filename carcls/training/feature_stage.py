@@ -1,0 +1,132 @@
+"""A stage on cached features: the backbone once for each view, then the head to convergence."""
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from carcls import run as files
+from carcls.config import StageConfig
+from carcls.console import duration
+from carcls.training.callbacks import KeepWeights, StopOnSignal
+from carcls.training.features import POOL, Features, get_features, number_of_views
+from carcls.training.head_fit import Choice, fit_head, head_of
+
+if TYPE_CHECKING:
+    from carcls.training.stages import Session
+
+log = logging.getLogger(__name__)
+
+
+class _StopError(Exception):
+    """Somebody asked for it."""
+
+
+def run_feature_stage(
+    session: "Session", name: str, stage: StageConfig, title: str, stop: StopOnSignal
+) -> bool:
+    """Fits the session's head on `stage.feature_views` views; adds a row to the history.
+
+    Args:
+        session: The run; its model's head is fitted, the backbone stays.
+        name: Of the stage.
+        stage: What it is.
+        title: For the lines on the terminal.
+        stop: Of the whole run; asked for in the middle, the head stays as it was.
+
+    Returns:
+        Whether it came to its end.
+
+    Raises:
+        UserError: See `get_features`.
+    """
+    config, inputs, history = session.config, session.inputs, session.history
+    started = time.perf_counter()
+    session.info.image_size = stage.image_size or config.image_size
+    channels = session.model.get_layer(POOL).output.shape[1]
+    num_photos = int(np.sum(~inputs.is_val))
+    num_views, change = number_of_views(config, stage, num_photos, channels)
+    if change is not None:
+        session.changes.append(f"finetune.stages.{name}.{change}")
+        log.info(f"{title}: {change}.")
+
+    def check() -> None:
+        if stop.requested:
+            raise _StopError
+
+    head = head_of(session.model)
+    before = head.get_weights()
+    try:
+        features = get_features(session.model, inputs, stage, num_views, title, check)
+        fit_started = time.perf_counter()
+        choice = fit_head(
+            head,
+            features,
+            learning_rate=stage.learning_rate,
+            seed=config.seed,
+            eager=config.runtime.eager,
+            check=check,
+        )
+    except _StopError:
+        head.set_weights(before)
+        return False
+    fit_seconds = time.perf_counter() - fit_started
+    logs = _measured(head, features, config.runtime.eager)
+    history.start_stage(name, features.views.shape[0] * features.views.shape[1], 1)
+    history.add(
+        {
+            **logs,
+            "learning_rate": None if choice.epochs is None else stage.learning_rate,
+            "seconds": round(time.perf_counter() - started, 2),
+            "images_per_second": round(history.photos_per_epoch / features.seconds, 1),
+        }
+    )
+    keep = KeepWeights(session.save, session.best, config.finetune.keep, len(history.rows) - 1)
+    keep.on_epoch_end(0, logs)
+    session.facts.setdefault("head_fits", {})[name] = {
+        "views": len(features.views),
+        "photos": len(features.labels),
+        "features_found": features.found,
+        "features_seconds": round(features.seconds, 2),
+        "fit_seconds": round(fit_seconds, 2),
+        **choice.facts(),
+    }
+    files.add_to_json(session.workdir / files.RUN, head_fits=session.facts["head_fits"])
+    _say(title, features, choice, fit_seconds, logs)
+    return True
+
+
+def _measured(head: keras.Model, features: Features, eager: bool) -> dict[str, float]:
+    """Loss and accuracy of the head on all views, and on the validation photos if there are any."""
+    head.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        run_eagerly=eager,
+        jit_compile=False,
+    )
+    views = features.views
+    parts = {"": (views.reshape(-1, views.shape[2]), np.tile(features.labels, len(views)))}
+    if features.val is not None:
+        parts["val_"] = (features.val, features.val_labels)
+    logs = {}
+    for prefix, (rows, labels) in parts.items():
+        measured = head.evaluate(rows, labels, batch_size=256, verbose=0, return_dict=True)
+        logs |= {f"{prefix}{key}": float(value) for key, value in measured.items()}
+    return logs
+
+
+def _say(
+    title: str, features: Features, choice: Choice, fit_seconds: float, logs: dict[str, float]
+) -> None:
+    num_views, num_photos, _ = features.views.shape
+    views = f"{num_views} view{'s' if num_views > 1 else ''} of {num_photos} photos"
+    total = num_views * num_photos + (0 if features.val is None else len(features.val))
+    found = f", {features.found} of {total} found in the cache" if features.found else ""
+    log.info(
+        f"{title}: features of {views} in {duration(features.seconds)}{found}; "
+        f"head fitted in {fit_seconds:.1f} s: {choice}"
+    )
+    names = ("loss", "accuracy", "val_loss", "val_accuracy")
+    log.info(f"{title}   " + "   ".join(f"{n} {logs[n]:.4f}" for n in names if n in logs))

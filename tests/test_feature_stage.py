@@ -1,0 +1,227 @@
+"""A stage on cached features, from photos to what a run says of it."""
+
+import json
+import logging
+import os
+import signal
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from carcls.config import to_config
+from carcls.data.photos import Photos
+from carcls.errors import UserError
+from carcls.models.classifier import build_classifier
+from carcls.models.probabilities import predict_probs
+from carcls.training import features as features_module
+from carcls.training.features import get_features, number_of_views
+from carcls.training.inputs import prepare_inputs
+from carcls.training.loop import train
+from tests.conftest import draw_competition
+from tests.test_config import composed
+
+STAGE = (
+    "finetune=frozen", "finetune.stages.head.epochs=1", "finetune.stages.head.feature_views=3",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return draw_competition(tmp_path_factory.mktemp("data"), per_class=5)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A classifier with the real weights, and its config; built once."""
+    config = to_config(composed("backbone=efficientnetlite0", "head=linear"))
+    return build_classifier(config.backbone, config.head, 3)
+
+
+def small(root, *overrides: str):
+    return to_config(
+        composed(
+            f"data.root='{root}'", f"data.cache_dir='{root}/cache'", "backbone=efficientnetlite0",
+            "image_size=32", "batch_size=4", "runtime.eager=true", "runtime.workers=0",
+            "head=linear", *STAGE, *overrides,
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fitted(root, tmp_path_factory):
+    """A run of a stage on cached features and an ordinary one; (config, workdir, what it said)."""
+    config = small(
+        root, "+finetune.stages.all.epochs=1", "+finetune.stages.all.learning_rate=1e-9",
+        "+finetune.stages.all.trainable=0",
+        "augmentation.mixup=0.2",
+    )  # fmt: skip
+    workdir, said = tmp_path_factory.mktemp("run"), []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger = logging.getLogger("carcls")
+    before = logger.level
+    logger.setLevel("INFO")
+    logger.addHandler(handler)
+    try:
+        train(config, workdir)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+    return config, workdir, said
+
+
+def test_it_is_a_row_of_the_history_and_a_stage_of_the_metrics(fitted):
+    _, workdir, _ = fitted
+    history = pd.read_csv(workdir / "history.csv")
+    assert history.stage.tolist() == ["head", "all"]
+    assert history.epoch.tolist() == [1, 2]
+    assert np.isnan(history.learning_rate[0])
+    assert history.drop(columns="learning_rate").notna().all(axis=None)
+    assert history.loss[0] < 0.7, "three classes of one colour each"
+    assert history.accuracy[0] >= 0.9
+    stages = json.loads((workdir / "metrics.json").read_text())["stages"]
+    assert [(stage["name"], stage["epochs"]) for stage in stages] == [("head", 1), ("all", 1)]
+    assert stages[0]["val_accuracy"] == history.val_accuracy[0]
+    assert (workdir / "curves.png").is_file()
+
+
+def test_what_was_chosen_is_said_and_recorded(fitted):
+    _, workdir, said = fitted
+    fit = json.loads((workdir / "run.json").read_text())["head_fits"]["head"]
+    assert (fit["views"], fit["photos"], fit["name"], fit["folds"]) == (3, 12, "l2", 3)
+    assert min(fit["scores"].values()) == fit["scores"][f"{fit['value']:g}"]
+    text = "\n".join(said)
+    assert "1/2 head: features of 3 views of 12 photos in 0:" in text
+    assert f"s: l2 {fit['value']:g} of {len(fit['scores'])} tried, log-loss " in text
+    assert "in head the backbone sees each view once" in " ".join(text.split())
+    assert "and these are not mixed" in " ".join(text.split())
+    row = next(line.split() for line in text.splitlines() if line.startswith("head  "))
+    assert row[1:3] == ["3", "views"]
+
+
+def test_what_it_says_of_validation_is_what_the_whole_network_says(fitted):
+    _, workdir, _ = fitted
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    head = pd.read_csv(workdir / "history.csv").iloc[0]
+    # The stage after it changes next to nothing.
+    assert metrics["val_accuracy"] == pytest.approx(head.val_accuracy, abs=1e-6)
+    assert metrics["val_nll"] == pytest.approx(head.val_loss, abs=1e-4)
+
+
+def never() -> None:
+    """Nobody asks for a stop."""
+
+
+def features_of(network, config):
+    inputs = prepare_inputs(config)
+    stage = config.finetune.stages["head"]
+    return inputs, get_features(network, inputs, stage, stage.feature_views, "head", never)
+
+
+def test_a_view_is_the_photo_of_that_epoch(network, root):
+    config = small(root, "data.cache_limit=0", "augmentation.mixup=1")
+    inputs, features = features_of(network, config)
+    assert features.views.shape == (3, 12, 1280)
+    assert features.views.dtype == np.float32
+    assert features.found == 0
+    loader = inputs.train(config.finetune.stages["head"])
+    loader.shuffle, loader.mix, loader.num_classes = False, None, None
+    pooled = keras.Model(network.input, network.get_layer("head_pool").output)
+    pooled.run_eagerly = True
+    np.testing.assert_allclose(
+        features.views[2], predict_probs(pooled, loader, epoch=2), rtol=1e-4, atol=1e-4
+    )
+    assert np.abs(features.views[2] - features.views[1]).max() > 0.1
+    np.testing.assert_array_equal(
+        features.labels, inputs.records.table.label.to_numpy()[~inputs.is_val]
+    )
+    assert features.val.shape == (3, 1280)
+
+
+def test_features_are_shared_where_nothing_they_depend_on_differs(network, root, tmp_path):
+    def found(*overrides: str) -> int:
+        return features_of(network, small(root, f"data.cache_dir='{tmp_path}'", *overrides))[
+            1
+        ].found
+
+    views = "finetune.stages.head.feature_views="
+    assert found(views + "1") == 0
+    assert found(views + "2") == 12 + 3, "of two views the first is there, and the validation"
+    assert found(views + "1", "augmentation.train.blur.p=0.5") == 3, "another policy"
+    weights = network.get_weights()
+    network.set_weights([weights[0] * 1.01, *weights[1:]])
+    assert found(views + "1") == 0, "other weights"
+    network.set_weights(weights)
+    assert found(views + "1") == 15
+    for file in (tmp_path / "features").iterdir():
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    assert found(views + "1") == 0, "damaged"
+    assert found(views + "1") == 15
+
+
+def test_a_photo_that_is_lost_is_left_out(network, root, monkeypatch):
+    config = small(root, "data.cache_limit=0")
+    inputs = prepare_inputs(config)
+    gone = int(np.flatnonzero(~inputs.is_val)[4])
+    photos = Photos(list(inputs.photos.paths), 32)
+    photos.paths[gone] = "nowhere.png"
+    inputs.photos = photos
+    stage = config.finetune.stages["head"]
+    features = get_features(network, inputs, stage, 2, "head", never)
+    assert features.views.shape == (2, 11, 1280)
+    labels = inputs.records.table.label.to_numpy()
+    kept = ~inputs.is_val
+    kept[gone] = False
+    np.testing.assert_array_equal(features.labels, labels[kept])
+    assert list(inputs.lost.values()) == ["no such file"]
+
+
+def test_views_that_would_be_the_same_or_do_not_fit_are_not_made(root, monkeypatch):
+    config = small(root, "augmentation=none")
+    stage = config.finetune.stages["head"]
+    assert number_of_views(config, stage, 100, 10) == (
+        1, "feature_views=1: with augmentation=none all views of a photo are the same"
+    )  # fmt: skip
+    config = small(root)
+    monkeypatch.setattr(features_module, "_memory_bytes", lambda: 50_000)
+    assert number_of_views(config, stage, 100, 8) == (3, None)
+    assert number_of_views(config, stage, 100, 10) == (
+        2, "feature_views=2: more would take more than a fifth of the memory"
+    )  # fmt: skip
+    with pytest.raises(UserError, match="Expected the features of 100 photos, 1000 numbers each"):
+        number_of_views(config, stage, 100, 1000)
+
+
+def test_a_refit_without_augmentation_fits_on_all_photos_and_says_what_was_changed(root, tmp_path):
+    outcome = train(small(root, "data.refit=true", "augmentation=none"), tmp_path)
+    assert (outcome.metrics["n_train"], outcome.metrics["n_val"]) == (15, 0)
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts["changed"][-1] == (
+        "finetune.stages.head.feature_views=1: with augmentation=none all views of a photo are "
+        "the same"
+    )
+    assert facts["head_fits"]["head"]["photos"] == 15
+    assert pd.read_csv(tmp_path / "history.csv").val_loss.isna().all()
+
+
+def test_ctrl_c_ends_it_with_the_head_as_it_was(root, tmp_path, monkeypatch):
+    config = small(root, "data.cache_limit=0")
+    monkeypatch.setattr(features_module, "_BATCH", 4)
+    batches = []
+    predict = features_module.predict_probs
+
+    def interrupted(*args, **options):
+        batches.append(1)
+        if len(batches) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return predict(*args, **options)
+
+    monkeypatch.setattr(features_module, "predict_probs", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # nothing was reached
+        train(config, tmp_path)
+    assert len(batches) == 2
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"

@@ -1,0 +1,110 @@
+"""Heads fitted to features: what is chosen, and that the network gets what was fitted."""
+
+import keras
+import numpy as np
+import pytest
+
+from carcls.models.classifier import load_classifier
+from carcls.training.features import Features
+from carcls.training.head_fit import fit_head, fit_softmax, head_of, photo_folds
+
+
+def blobs(num_views: int, num_photos: int, classes: int, seed: int = 0) -> Features:
+    """Features of classes apart along some axes and far from standardised."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(num_photos) % classes
+    centres = 2 * np.eye(classes, 8)[labels]
+    views = centres + random.normal(0, 0.8, (num_views, num_photos, 8))
+    views = (5 + 3 * views).astype(np.float32)
+    views[..., 7] = 4.0  # the same for all photos
+    return Features(
+        views=views, labels=labels, groups=np.arange(num_photos), val=None, val_labels=None,
+        found=0, seconds=1.0,
+    )  # fmt: skip
+
+
+def test_folds_keep_groups_whole_and_classes_even():
+    labels = np.repeat([0, 1, 2], [30, 15, 6])
+    groups = np.arange(51) // 2
+    folds = photo_folds(labels, groups, 3, seed=1)
+    for group in np.unique(groups):
+        assert len(np.unique(folds[groups == group])) == 1
+    counts = np.array([np.bincount(folds[labels == label], minlength=3) for label in range(3)])
+    assert (np.ptp(counts, axis=1) <= 2).all(), counts
+    assert not np.array_equal(folds, photo_folds(labels, groups, 3, seed=2))
+
+
+def test_a_class_is_never_held_out_as_a_whole():
+    labels = np.array([0, 0, 0, 0, 1, 2, 2])
+    groups = np.array([0, 1, 2, 3, 4, 5, 5])  # one photo of 1, one group of 2
+    folds = photo_folds(labels, groups, 3, seed=0)
+    assert folds[4:].tolist() == [-1, -1, -1]
+    assert set(folds[:4]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_weights_are_where_the_regularised_loss_is_least(classes):
+    features = blobs(2, 60, classes)
+    rows, labels = features.views.reshape(-1, 8), np.tile(features.labels, 2)
+    folds = np.tile(photo_folds(features.labels, features.groups, 3, 0), 2)
+    kernel, bias, choice = fit_softmax(rows, labels, folds, classes + 1)  # one has no photos
+    logits = rows @ kernel + bias
+    probs = np.exp(logits - logits.max(1, keepdims=True))
+    probs /= probs.sum(1, keepdims=True)
+    assert probs[:, classes].max() < 1e-6
+    # Its gradient vanishes, in the space where the features are standardised.
+    std = np.where(rows.std(0) < 1e-6, 1, rows.std(0))
+    standard, weights = (rows - rows.mean(0)) / std, (kernel * std[:, None])[:, :classes]
+    if classes == 2:  # scikit-learn penalises the difference's square, not two halves of it
+        weights = weights * 2
+    errors = (probs - np.eye(classes + 1)[labels])[:, :classes]
+    gradient = standard.T @ errors / len(rows) + choice.value * weights
+    assert np.abs(gradient).max() < 2e-3
+    assert choice.scores[f"{choice.value:g}"] == min(choice.scores.values())
+    assert (probs.argmax(1) == labels).mean() > 0.9
+
+
+def test_what_cannot_be_told_apart_is_regularised_more():
+    features = blobs(1, 60, 3)
+    folds = photo_folds(features.labels, features.groups, 3, 0)
+    clear = fit_softmax(features.views[0], features.labels, folds, 3)[2]
+    guesses = np.random.default_rng(0).permutation(features.labels)
+    noise = fit_softmax(features.views[0], guesses, folds, 3)[2]
+    assert noise.value > 3 * clear.value
+    assert noise.scores[f"{noise.value:g}"] == pytest.approx(np.log(3), abs=0.15)
+
+
+def test_without_photos_for_two_folds_it_says_so():
+    features = blobs(4, 3, 3)
+    folds = np.tile(photo_folds(features.labels, features.groups, 3, 0), 4)
+    _, _, choice = fit_softmax(features.views.reshape(-1, 8), np.tile(features.labels, 4), folds, 3)
+    assert str(choice) == "l2 0.1, with too few photos to choose it"
+
+
+def classifier(*layers: keras.Layer) -> keras.Model:
+    """Photos of 1 pixel and 8 channels, so that features are what we say."""
+    x = photos = keras.Input((1, 1, 8))
+    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(photos, keras.layers.Dense(3, activation="softmax", name="probs")(x))
+
+
+def test_a_head_of_layers_learns_and_its_batch_norm_knows_the_features(tmp_path):
+    keras.utils.set_random_seed(0)
+    norms = [keras.layers.BatchNormalization() for _ in range(2)]
+    model = classifier(
+        norms[0], keras.layers.Dropout(0.25), keras.layers.Dense(16, activation="relu"), norms[1]
+    )
+    features = blobs(2, 90, 3)
+    choice = fit_head(head_of(model), features, learning_rate=0.01, seed=0, eager=True)
+    rows, labels = features.views.reshape(-1, 8), np.tile(features.labels, 2)
+    np.testing.assert_allclose(norms[0].moving_mean, rows.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(norms[0].moving_variance, rows.var(0), rtol=1e-3, atol=1e-4)
+    assert [norm.momentum for norm in norms] == [0.99, 0.99]
+    assert choice.name == "weight decay"
+    assert 1 <= choice.epochs <= 60
+    assert choice.scores[f"{choice.value:g}"] == min(choice.scores.values()) < 0.5
+    model.save(tmp_path / "model.keras")
+    probs = np.asarray(load_classifier(tmp_path / "model.keras")(rows[:, None, None]))
+    assert (probs.argmax(1) == labels).mean() > 0.9
