@@ -19,12 +19,12 @@ from carcls.training.features import POOL, Features
 # From too strong to too weak. Both are relative to the mean loss, so that they mean the same for
 # any number of photos and views.
 L2 = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # times half the sum of squared weights
-WEIGHT_DECAY = (1.0, 0.1, 0.01)  # AdamW's, times its learning rate
+WEIGHT_DECAY = (10.0, 3.0, 1.0)  # AdamW's, times its learning rate
 _FOLDS = 3
 _STEPS = 400  # of L-BFGS, at most: convergence takes 20 to 100
 _ONE_THREAD_BYTES = 64_000_000
-_EPOCHS, _PATIENCE = 60, 4  # of a head with layers of its own, whose epochs take a moment
-_STEPS_PER_EPOCH = 40
+_EPOCHS, _PATIENCE = 60, 3  # of a head with layers of its own, whose epochs take a moment
+_STEPS_PER_EPOCH = 20
 
 
 @dataclass(kw_only=True)
@@ -268,7 +268,7 @@ class _Trial:
         labels: np.ndarray,
         trained: np.ndarray,
         held: np.ndarray | None,
-        epochs: int = _EPOCHS,
+        epochs: int | None = None,
     ) -> list[float]:
         """Trains on some rows until the loss of those held out has stopped improving.
 
@@ -282,7 +282,8 @@ class _Trial:
             validation = (rows[held], labels[held])
             callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=_PATIENCE))
         history = self.head.fit(
-            rows[trained], labels[trained], batch_size=self.batch, epochs=epochs, verbose=0,
+            rows[trained], labels[trained], batch_size=self.batch,
+            epochs=epochs or _EPOCHS, verbose=0,
             validation_data=validation, validation_batch_size=1024, callbacks=callbacks,
         )  # fmt: skip
         return history.history.get("val_loss", [])
