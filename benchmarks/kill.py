@@ -103,7 +103,8 @@ def main() -> None:
             after = draws.uniform(0, seconds)
             try:
                 process.wait(after)
-                break  # the end came first
+                seconds = min(seconds, after)  # the end came first
+                break
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
