@@ -6,7 +6,7 @@ From Python: `from carcls import train, predict, load_run` (see `carcls.api`).
 import os
 from typing import Any
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = ["Run", "load_run", "predict", "train"]
 
 # TensorFlow tells its build options on every import; its warnings and errors still show.

@@ -70,7 +70,8 @@ def test_every_combination_of_groups_fits_together(parts):
     for chosen in combinations:
         groups = {group: part for group, (_, part) in zip(GROUPS, chosen, strict=True)}
         config = TrainConfig(**groups, **values)
-        assert {stage.learning_rate for stage in config.finetune.stages.values()} == {1e-3}
+        rate = 5e-4 if config.finetune.name == "fast" else 1e-3  # of the optimizer it brings along
+        assert {stage.learning_rate for stage in config.finetune.stages.values()} == {rate}
 
 
 def test_every_two_options_of_two_groups_compose():
