@@ -37,6 +37,9 @@ RECIPES = {
     ),
 }  # fmt: skip
 
+# Assumed training photos a second of EfficientNetB3 at 300 px.
+GPUS = {"T4": 80, "P100": 70, "H200": 1100}
+
 
 @pytest.mark.parametrize("name", NOTEBOOK)
 def test_a_run_of_the_notebook_is_its_recipe(name):
@@ -70,15 +73,37 @@ def test_every_experiment_trains_two_steps_in_each_stage(name, tmp_path):
     """On a network that takes seconds: those of the notebook go through stages elsewhere."""
     root = draw_competition(tmp_path / "data", per_class=4)  # nine to train, three to validate
     stages = composed(f"experiment={name}").finetune.stages
+    sizes = {stage: plan.image_size for stage, plan in stages.items() if plan.image_size}
     config = to_config(
         composed(
             f"experiment={name}", "data=kaggle", f"data.root='{root}'", "image_size=32",
             *FEW_LAYERS, "backbone.preprocessing=native", "batch_size=5",
             "runtime.eager=true", "runtime.preflight=false",
             *(f"finetune.stages.{stage}.epochs=1" for stage in stages),
+            *(f"finetune.stages.{stage}.image_size={size // 10}" for stage, size in sizes.items()),
         )
     )  # fmt: skip
     outcome = train(config, tmp_path / "run")
     assert [(s["name"], s["epochs"]) for s in outcome.metrics["stages"]] == [(s, 1) for s in stages]
     assert (outcome.metrics["n_train"], outcome.metrics["n_val"]) == (9, 3)
     assert np.isfinite(outcome.metrics["val_loss"])
+
+
+def test_the_plan_for_the_competition_grows_to_512_px_in_one_night():
+    config = to_config(composed("experiment=competition"))
+    sizes = [stage.image_size or config.image_size for stage in config.finetune.stages.values()]
+    assert (config.backbone.name, sizes) == ("efficientnetb3", [300, 300, 384, 512])
+    # In training photos of 300 px: a forward pass is a third, and cost goes with the area.
+    train, val = 12_449, 3_112
+    cost = sum(
+        (size / 300) ** 2
+        * (
+            train * max(stage.feature_views / 3, stage.epochs * stage.trainable)
+            + val * stage.epochs / 3
+        )
+        for stage, size in zip(config.finetune.stages.values(), sizes, strict=True)
+    )
+    hours = {gpu: cost / rate / 3600 for gpu, rate in GPUS.items()}
+    text = (CONF.parent / "docs" / "finetuning.md").read_text()
+    for gpu, value in hours.items():
+        assert f"| {gpu} | {GPUS[gpu]:,} | {value:.1f} |" in text

@@ -96,7 +96,10 @@ class AverageWeights(keras.callbacks.Callback):
     def _put_in(self) -> None:
         if self._trained is not None:
             return
-        averages = self.model.optimizer._model_variables_moving_average
+        optimizer = self.model.optimizer
+        # Under mixed_float16 Keras wraps it, to scale the loss.
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        averages = optimizer._model_variables_moving_average
         averages = [keras.ops.convert_to_numpy(average) for average in averages]
         variables = self.model.trainable_variables
         self._trained = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]

@@ -39,10 +39,11 @@ def in_own_process(function: Callable[..., Any], *args: Any) -> Any:
     """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(sender, receiver, function, args))
-    process.start()
-    sender.close()  # so that the end of the other process is the end of the pipe
-    with _handed_on(process.pid):
+    with _handed_on() as (set_process, let_go):
+        process = context.Process(target=_child, args=(sender, receiver, let_go, function, args))
+        process.start()
+        set_process(process.pid)
+        sender.close()  # so that the end of the other process is the end of the pipe
         try:
             kind, value = receiver.recv()
         except EOFError:
@@ -63,12 +64,17 @@ def in_own_process(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _child(
-    sender: Connection, receiver: Connection, function: Callable[..., Any], args: tuple
+    sender: Connection,
+    receiver: Connection,
+    let_go: Callable[[], None],
+    function: Callable[..., Any],
+    args: tuple,
 ) -> None:
     os.setpgrp()  # the terminal sends Ctrl-C to the parent alone, which hands it on once
     receiver.close()
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
+        let_go()  # signals are for this process now
         answer = ("returned", function(*args))
     except (UserError, KeyboardInterrupt) as error:
         answer = ("raised", error)
@@ -81,18 +87,37 @@ def _stop_with_parent() -> None:
 
 
 @contextmanager
-def _handed_on(pid: int) -> Iterator[None]:
-    """Hands the signals that stop a run on to another process."""
+def _handed_on() -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
+    """Hands the signals that stop a run on to another process, which is yet to be started.
+
+    Yields:
+        What is told the other process' number, and what that one calls to take signals itself.
+    """
+    pid, early, before = None, [], {}
 
     def hand_on(number: int, frame: FrameType | None) -> None:
-        os.kill(pid, number)
+        if pid is None:
+            early.append(number)
+        else:
+            os.kill(pid, number)
 
-    before = {}
+    def set_process(number: int) -> None:
+        nonlocal pid
+        pid = number
+        for received in early:
+            os.kill(pid, received)
+
+    def let_go() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if early:
+            raise KeyboardInterrupt
+
     if threading.current_thread() is threading.main_thread():  # others cannot take signals
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, hand_on)
     try:
-        yield
+        yield set_process, let_go
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
