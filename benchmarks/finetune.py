@@ -15,6 +15,7 @@ that what is chosen there was not chosen on test photos. With --folds the accura
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
 from photos import ROOT
 
 from carcls.config.reading import to_data_config
@@ -47,13 +49,12 @@ COLUMNS = (
 
 def labelled(root: Path) -> pd.DataFrame:
     """`path` and `label` of all labelled photos."""
-    with (ROOT / "conf" / "data" / f"{source(root)}.yaml").open() as file:
-        import yaml
-
-        values = yaml.safe_load(file) | {"root": str(root)}
+    option = OmegaConf.load(ROOT / "conf" / "data" / f"{source(root)}.yaml")
+    values = OmegaConf.to_container(option) | {"root": str(root)}
     records = read_training_photos(to_data_config(values))
     names = np.array(records.class_names, object)
-    return pd.DataFrame({"path": records.table.path, "label": names[records.table.label]})
+    paths = [str(Path(path).resolve()) for path in records.table.path]
+    return pd.DataFrame({"path": paths, "label": names[records.table.label]})
 
 
 def source(root: Path) -> str:
@@ -85,10 +86,12 @@ def run(arguments: Namespace, recipe: str, seed: int) -> dict:
         else:
             photos = labelled(arguments.photos)
             photos["part"] = split(photos, seed, arguments.tune)
+            root = os.path.commonpath(photos.path.tolist())
+            photos["path"] = [os.path.relpath(path, root) for path in photos.path]
             photos.to_csv(Path(folder, "photos.csv"), index=False)
             data = [
-                "data=csv", f"data.csv={folder}/photos.csv", "data.root=/", "data.id_column=path",
-                "data.label_column=label", "data.split_column=part",
+                "data=csv", f"data.csv={folder}/photos.csv", f"data.root={root}",
+                "data.id_column=path", "data.label_column=label", "data.split_column=part",
             ]  # fmt: skip
         workdir = Path(folder, "run")
         started = time.perf_counter()
