@@ -8,13 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from carcls import runtime
 from carcls.config import to_config
+from carcls.errors import UserError
+from carcls.models.classifier import build_classifier
 from carcls.plots import draw_lr_range
 from carcls.training import find_lr as module
 from carcls.training.find_lr import judged, smoothed, stages_by_share, until_diverged
 from carcls.training.inputs import prepare_inputs
 from carcls.training.jobs import run_job
-from tests.conftest import draw_competition
+from tests.conftest import FEW_LAYERS, draw_competition
 from tests.test_config import composed
 
 RATES = np.geomspace(1e-6, 1, 100)
@@ -126,6 +129,41 @@ def test_stages_in_which_the_same_share_trains_share_a_test():
     assert stages_by_share(config) == {
         0.0: ["head"], 1.0: ["top_half", "all"], 0.75: ["top_three_quarters"]
     }  # fmt: skip
+
+
+def test_a_stage_on_cached_features_has_no_rate_to_look_for():
+    config = to_config(composed("finetune=fast"))
+    assert stages_by_share(config) == {1.0: ["all"]}
+    with pytest.raises(UserError) as error:
+        stages_by_share(to_config(composed("finetune=probe")))
+    assert str(error.value) == (
+        "Expected find_lr=true with a plan that has a stage with a learning rate. Received: "
+        "finetune=probe, whose heads are fitted on cached features, without one. Leave find_lr "
+        "out, or choose another plan, as finetune=fast."
+    )
+
+
+def test_with_gradient_accumulation_a_step_is_so_many_batches(tmp_path, monkeypatch):
+    """The weights stay as they are within a step, so its loss is the mean of its batches'."""
+    monkeypatch.setattr(module, "STEPS", 1)
+    root = draw_competition(tmp_path / "data", per_class=2)
+
+    def losses(**changes):
+        config = to_config(
+            composed(
+                f"data.root='{root}'", *FEW_LAYERS, "image_size=32", "runtime.eager=true",
+                "runtime.workers=0", "augmentation=none", "head=linear", "head.dropout=0",
+                *(f"{key}={value}" for key, value in changes.items()),
+            )
+        )  # fmt: skip
+        runtime.set_up(config.runtime, config.seed)
+        inputs = prepare_inputs(config)
+        model = build_classifier(config.backbone, config.head, 10)
+        stage = config.finetune.stages["head"]
+        return module._swept(model, config, stage, inputs, "head")[1]
+
+    whole, halves = losses(batch_size=8), losses(batch_size=4, gradient_accumulation=2)
+    np.testing.assert_allclose(whole, halves, rtol=1e-4)
 
 
 def test_the_picture_has_a_panel_a_sweep_with_its_suggestion():

@@ -6,10 +6,12 @@ grows from step to step, and the loss of each tells which rates train. As in the
 than four times its least.
 """
 
+import itertools
 import logging
 import math
 import re
 import shlex
+import statistics
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -50,7 +52,8 @@ def find_lr(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
 
     What a stage starts from is known when those before it have been trained; here each starts from
     the initial network. Stages in which the same share of the backbone trains share a test, with
-    the batch and photo size of the first.
+    the batch and photo size of the first. A stage on cached features takes no steps, and is left
+    out. With `gradient_accumulation` a step is that many batches, and its loss their mean.
 
     Args:
         config: All of it; its schedule and its stages' learning rates are not used.
@@ -61,8 +64,9 @@ def find_lr(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
         `metrics` has `suggestions`: a learning rate, or None, by the name of the stage.
 
     Raises:
-        UserError: If the weights or the disk are not as they should be.
+        UserError: If the weights or the disk are not as they should be, or no stage takes steps.
     """
+    names_of = stages_by_share(config)
     config = replace(config, data=with_absolute_paths(config.data))
     device = runtime.set_up(config.runtime, config.seed)
     model = build_classifier(config.backbone, config.head, len(inputs.records.class_names))
@@ -76,7 +80,6 @@ def find_lr(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
         "skipped": [{"id": i, "reason": r} for i, r in inputs.records.skipped],
     }
     files.write_json(workdir / files.RUN, {**run_facts, "status": "running"})
-    names_of = stages_by_share(config)
     log.info(
         f"\nfind_lr: {STEPS} steps from {LOWEST:g} to {HIGHEST:g} with {config.optimizer.name} for "
         f"each of {len(names_of)} shares of the backbone, always from the initial network: what a "
@@ -116,10 +119,21 @@ def find_lr(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
 
 
 def stages_by_share(config: TrainConfig) -> dict[float, list[str]]:
-    """The names of the stages, by the share of the backbone that trains in them."""
+    """The names of the stages that take steps, by the share of the backbone that trains in them.
+
+    Raises:
+        UserError: If there is none.
+    """
     names: dict[float, list[str]] = {}
     for name, stage in config.finetune.stages.items():
-        names.setdefault(stage.trainable, []).append(name)
+        if not stage.feature_views:
+            names.setdefault(stage.trainable, []).append(name)
+    if not names:
+        raise UserError(
+            "Expected find_lr=true with a plan that has a stage with a learning rate. Received: "
+            f"finetune={config.finetune.name}, whose heads are fitted on cached features, without "
+            "one. Leave find_lr out, or choose another plan, as finetune=fast."
+        )
     return names
 
 
@@ -183,7 +197,7 @@ def _swept(
     """Trains for up to STEPS steps, going round in the photos where they are fewer.
 
     Returns:
-        `(n,)` learning rates and `(n,)` the losses of the batches before the step at that rate.
+        `(n,)` learning rates and `(n,)` the mean losses of the batches of the step at that rate.
 
     Raises:
         UserError: If the very first loss is not finite.
@@ -195,9 +209,12 @@ def _swept(
     batches = loader.from_step(0)
 
     def losses() -> Iterator[float]:
-        for rate, batch in zip(rates, batches, strict=False):
+        for rate in rates:
             fitted.optimizer.learning_rate = rate
-            yield float(fitted.train_on_batch(*batch, return_dict=True)["loss"])
+            of_step = itertools.islice(batches, config.gradient_accumulation)
+            yield statistics.fmean(
+                float(fitted.train_on_batch(*batch, return_dict=True)["loss"]) for batch in of_step
+            )
             bar.advance(task)
 
     try:
