@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -23,12 +25,13 @@ from carcls.run import set_aside
 from carcls.training import folds as module
 from carcls.training.inputs import prepare_inputs
 from carcls.training.jobs import run_job
+from carcls.training.resume import find_run
 from tests.conftest import draw_competition, draw_photo
 from tests.test_config import composed
 
 SMALL = (
     "backbone=efficientnetlite0", "image_size=32", "batch_size=4", "runtime.eager=true",
-    "runtime.workers=0", "finetune=frozen", "finetune.stages.head.epochs=1", "data.folds=2",
+    "runtime.workers=0", "finetune=frozen", "finetune.stages.head.epochs=2", "data.folds=2",
 )  # fmt: skip
 
 
@@ -51,7 +54,7 @@ class PressesCtrlC(logging.Handler):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Two folds: (root, workdir, metrics after Ctrl-C in the second, log of the command again)."""
+    """Two folds: (root, workdir, metrics after Ctrl-C in the second, which then was resumed)."""
     folder = tmp_path_factory.mktemp("folds")
     root, workdir = draw_competition(folder / "data", per_class=5), folder / "run"
     config = small(root)
@@ -68,7 +71,9 @@ def run(tmp_path_factory):
     facts = json.loads((workdir / "run.json").read_text())
     assert facts["status"] == "interrupted"
     written = (workdir / "fold_1" / "model.keras").stat().st_mtime_ns
-    assert not run_job(config, workdir, prepare_inputs(config)).interrupted
+    assert len(pd.read_csv(workdir / "fold_2" / "history.csv")) == 1
+    again = replace(config, resume=str(workdir))
+    assert not run_job(again, workdir, prepare_inputs(again)).interrupted
     assert (workdir / "fold_1" / "model.keras").stat().st_mtime_ns == written
     return root, workdir, stopped.metrics
 
@@ -78,16 +83,32 @@ def test_after_ctrl_c_the_summary_is_of_the_finished_folds(run):
     assert [fold["fold"] for fold in metrics["folds"]] == [1]
     assert metrics["val_accuracy"] == metrics["folds"][0]["val_accuracy"]
     assert (metrics["n_train"], metrics["n_val"], metrics["val_accuracy_std"]) == (15, 8, None)
-    aside = json.loads((workdir / "fold_2" / "earlier_1" / "run.json").read_text())
-    assert (aside["status"], aside["fold"]) == ("interrupted", 2)
+    assert not list(workdir.rglob("earlier_*"))
 
 
-def test_a_fold_does_not_depend_on_what_was_trained_before_it(run):
-    """It was trained after another fold first, and first of all then."""
-    fold = run[1] / "fold_2"
-    histories = [pd.read_csv(path / "history.csv") for path in (fold, fold / "earlier_1")]
+def test_a_resumed_run_goes_on_within_the_fold_that_was_stopped(run):
+    facts = json.loads((run[1] / "fold_2" / "run.json").read_text())
+    assert (facts["fold"], facts["status"], len(facts["sessions"])) == (2, "finished", 2)
+    assert facts["sessions"][1]["from"] == "stage 1/1 head, epoch 2"
+
+
+def test_a_fold_depends_neither_on_those_before_it_nor_on_being_stopped(run, tmp_path):
+    root, workdir, _ = run
+    config = small(root)
+    module._train_fold(config, tmp_path / "alone", prepare_inputs(config).of_fold(2))
+    histories = [pd.read_csv(p / "history.csv") for p in (tmp_path / "alone", workdir / "fold_2")]
     measured = [h[["loss", "accuracy", "val_loss", "val_accuracy"]] for h in histories]
     pd.testing.assert_frame_equal(*measured, rtol=1e-4)
+
+
+def test_one_fold_is_not_gone_on_with_alone(run):
+    fold = run[1] / "fold_1"
+    with pytest.raises(UserError) as error:
+        find_run([f"resume={fold}"])
+    assert str(error.value) == (
+        f"Expected resume to be a whole run. Received: {fold}, which is fold 1 of one. Go on with: "
+        f"python train.py resume={run[1]}"
+    )
 
 
 def test_every_photo_is_predicted_once_by_the_fold_that_has_not_trained_on_it(run):
@@ -126,14 +147,14 @@ def test_the_metrics_are_out_of_fold_and_those_of_each(run):
         (8 * own[0]["val_loss"] + 7 * own[1]["val_loss"]) / 15
     )
     (stage,) = metrics["stages"]
-    assert (stage["name"], stage["epochs"]) == ("head", 2)
+    assert (stage["name"], stage["epochs"]) == ("head", 4)
     assert stage["seconds"] == pytest.approx(sum(m["stages"][0]["seconds"] for m in own))
     assert [(f["n_train"], f["n_val"], f["status"]) for f in metrics["folds"]] == [
         (7, 8, "finished"), (8, 7, "finished")
     ]  # fmt: skip
     history = pd.read_csv(workdir / "history.csv")
     assert history[["fold", "stage", "epoch"]].to_numpy().tolist() == [
-        [1, "head", 1], [2, "head", 1]
+        [1, "head", 1], [1, "head", 2], [2, "head", 1], [2, "head", 2]
     ]  # fmt: skip
     with Image.open(workdir / "curves.png") as picture:
         assert picture.size == (1320, 600)
@@ -162,12 +183,13 @@ def test_a_run_of_folds_is_read_like_any_other(run):
     assert len(together.curves().axes) == 2
 
 
-def test_folds_together_count_as_much_as_another_run_and_share_its_weight(run):
+def test_folds_together_count_as_much_as_another_run_and_share_its_weight(run, tmp_path):
     _, workdir, _ = run
     one, two = workdir / "fold_1", workdir / "fold_2"
     with pytest.raises(UserError, match="Expected every checkpoint of an ensemble once"):
         load_predictor([str(workdir), str(one)])
-    other = workdir / "fold_2" / "earlier_1"
+    other = tmp_path / "other"
+    shutil.copytree(one, other)
     assert load_predictor([str(workdir), str(other)]).shares == [0.25, 0.25, 0.5]
     assert load_predictor([str(other), str(workdir)], [1, 4]).shares == [0.2, 0.4, 0.4]
     of_both = load_predictor([str(one), str(two)])

@@ -24,6 +24,7 @@ from carcls.config import TrainConfig, to_plain, with_absolute_paths
 from carcls.console import UNFOLDED, duration, facts, table
 from carcls.errors import UserError
 from carcls.plots import draw_folds
+from carcls.training import resume
 from carcls.training.inputs import Inputs
 from carcls.training.outcome import Outcome
 from carcls.training.own_process import can_fork, in_own_process
@@ -38,7 +39,8 @@ def train_folds(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
     Leaves a run directory a fold, `fold_1` and so on, in `workdir`, and beside them
     `oof_predictions.csv`, `metrics.json`, `history.csv`, `curves.png` and `run.json` of all. They
     are written anew after every fold. In a directory where the same command was stopped before,
-    the folds that it finished stay; what another run left there is set aside.
+    with `resume` or without, the folds that it finished stay, and it goes on within the one that it
+    did not finish; what another run left there is set aside.
 
     Args:
         config: All of it, with `data.folds`.
@@ -52,7 +54,7 @@ def train_folds(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
         UserError: As `train`, saying in which fold.
         KeyboardInterrupt: If it was stopped before any fold was finished.
     """
-    config = replace(config, data=with_absolute_paths(config.data))
+    config = replace(config, data=with_absolute_paths(config.data), resume=None)
     num_folds = config.data.folds
     run_facts = {
         **files.describe_environment(),
@@ -74,7 +76,9 @@ def train_folds(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
             log.info("It is finished already: it stays as it is.")
             continue
         try:
-            outcome = _train_fold(config, fold_dir, inputs)
+            begun = resume.goes_on(config, fold_dir)
+            of_fold = replace(config, resume=str(fold_dir)) if begun else config
+            outcome = _train_fold(of_fold, fold_dir, inputs)
             is_cut_short = outcome.interrupted
             if outcome.divergence:
                 divergence = divergence or f"In fold {fold} of {num_folds}: {outcome.divergence}"
@@ -238,5 +242,5 @@ def _report(config: TrainConfig, workdir: Path, metrics: dict[str, Any], status:
     ]
     if status == "interrupted":
         text += f"Stopped by Ctrl-C: {done} of {planned} folds are finished.\n"
-        pairs.append(("go on with", f"the same command and hydra.run.dir={run}"))
+        pairs.append(("go on with", resume.how_to_go_on(workdir)))
     return f"{text}\n{facts(pairs, UNFOLDED)}"

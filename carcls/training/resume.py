@@ -99,7 +99,13 @@ def find_run(arguments: Sequence[str]) -> Path | None:
             f"Expected resume to be a run directory with {files.RUN} in it, or auto. "
             f"Received: {run}, which {_state_of(run)}."
         )
-    status = files.read_json(run / files.RUN).get("status")
+    facts = files.read_json(run / files.RUN)
+    status = facts.get("status")
+    if facts.get("fold"):
+        raise UserError(
+            f"Expected resume to be a whole run. Received: {run}, which is fold {facts['fold']} of "
+            f"one. Go on with: {how_to_go_on(run)}"
+        )
     if status == "finished":
         raise AlreadyFinishedError(run)
     if status in _ENDED:
@@ -177,8 +183,22 @@ def open_session(workdir: Path, state: dict[str, Any] | None, where: str) -> lis
     ]
 
 
+def goes_on(config: TrainConfig, run: Path) -> bool:
+    """Whether a run can go on in a directory: `config`'s own, begun and not ended.
+
+    Args:
+        config: Of the run that is to be trained there.
+        run: Its directory, which need not exist.
+    """
+    recorded = _recorded(run)
+    has_ended = files.read_json(run / files.RUN).get("status") in _ENDED
+    return recorded is not None and not has_ended and not _differences(_normal(config), recorded)
+
+
 def how_to_go_on(workdir: Path) -> str:
-    """The command that goes on with a run."""
+    """The command that goes on with a run; with all folds, if it is one of them."""
+    if files.read_json(workdir / files.RUN).get("fold"):
+        workdir = workdir.parent
     return f"python train.py resume={files.shell_quoted(workdir)}"
 
 
