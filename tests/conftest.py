@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,14 @@ settings.load_profile("carcls")
 
 # Files that take a minute or so: begun first, so that no worker is left alone with one at the end.
 LONG = (
-    "test_training", "test_experiments", "test_backbones_in_stages", "test_training_processes",
-    "test_stages", "test_mistakes", "test_backbones", "test_applications", "test_ensemble",
-    "test_prediction", "test_api", "test_notebook",
+    "test_backbones_in_stages", "test_resume", "test_training_processes", "test_experiments",
+    "test_training", "test_notebook", "test_stages", "test_folds", "test_mistakes",
+    "test_backbones", "test_applications", "test_explore", "test_prediction", "test_preflight",
+    "test_ensemble", "test_api", "test_config", "test_feature_stage",
 )  # fmt: skip
+
+# Ctrl-C is ignored by what a script starts with `&`, and by all that this starts; not by tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
