@@ -141,9 +141,15 @@ def test_a_config_survives_the_way_into_json_and_back():
         ("finetune.stages.all.epochs=0", "Expected epochs to be at least 1. Received: epochs=0"),
         (
             "+finetune.stages.all.epoks=1",
-            "Expected one of epochs, learning_rate, trainable, image_size, batch_size, "
-            "bottom_rate, label_smoothing, ema, callbacks, feature_views. "
+            "Expected one of epochs, learning_rate, trainable, image_size, train_scale, "
+            "batch_size, bottom_rate, label_smoothing, mixup, cutmix, mix_probability, ema, "
+            "callbacks, feature_views. "
             "Received: finetune.stages.all.epoks",
+        ),
+        ("finetune.stages.all.mixup=-1", "Expected mixup from 0 (off) to 100. Received: mixup=-1"),
+        (
+            "finetune.stages.all.train_scale=0.1",
+            "Expected train_scale to be a share from 0.25 to 4. Received: train_scale=0.1",
         ),
         ("+data.rooot=x", "Received: data.rooot"),
         ("schedule.factor=2", "Expected factor in (0, 1). Received: factor=2.0"),

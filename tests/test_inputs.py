@@ -55,6 +55,24 @@ def test_photos_are_larger_where_the_policy_cuts_from_them_and_validation_is_not
 
 
 @pytest.mark.parametrize("limit", [50, 0])
+def test_a_stage_may_train_on_smaller_photos_than_it_validates_with_and_mix_them_its_own_way(root):
+    config = small(
+        root, "augmentation=moderate", "finetune.stages.all.train_scale=0.85",
+        "finetune.stages.all.mixup=0.2", "finetune.stages.head.mix_probability=0",
+    )  # fmt: skip
+    head, whole = (config.finetune.stages[name] for name in ("head", "all"))
+    assert config.mixing(head) is None
+    assert config.mixing(whole) == {"mixup": 0.2, "cutmix": 0.0, "mix_probability": 1.0}
+    inputs = prepare_inputs(config)
+    loader = inputs.train(whole)
+    images, labels = next(loader.epoch())
+    assert images.shape == (4, 27, 27, 3) and labels.shape == (4, 3)
+    assert loader.photos.size == 31  # 1.15 times as large, to crop from
+    assert next(inputs.val(whole).epoch())[0].shape == (3, 32, 32, 3)
+    images, labels = next(inputs.train(head).epoch())
+    assert images.shape == (4, 32, 32, 3) and labels.shape == (4,)
+
+
 def test_training_is_the_same_with_and_without_the_cache(root, limit):
     config = small(root, f"data.cache_limit={limit}")
     inputs = prepare_inputs(config)

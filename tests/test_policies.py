@@ -207,12 +207,13 @@ def test_every_policy_says_how_photos_are_kept_and_mixed(name):
     config = to_config(
         composed(f"augmentation={name}", "augmentation.mixup=0.2", "augmentation.cutmix=1",
                  "augmentation.mix_probability=0.5")
-    ).augmentation  # fmt: skip
-    assert (config.mixup, config.cutmix, config.mix_probability) == (0.2, 1.0, 0.5)
-    assert config.mixes
-    config = to_config(composed(f"augmentation={name}")).augmentation
+    )  # fmt: skip
+    stage = config.finetune.stages["head"]
+    assert config.mixing(stage) == {"mixup": 0.2, "cutmix": 1.0, "mix_probability": 0.5}
+    config = to_config(composed(f"augmentation={name}"))
+    assert config.mixing(stage) is None
+    config = config.augmentation
     assert (config.mixup, config.cutmix, config.mix_probability) == (0.0, 0.0, 1.0)
-    assert not config.mixes
     crops = "crop" in config.train  # of which it needs more pixels than the network takes
     assert config.working_scale == (1.15 if crops else 1.0)
     assert config.working_size(240) == (276 if crops else 240)
@@ -236,4 +237,5 @@ def test_a_wrong_way_of_keeping_or_mixing_photos_is_told(override, text):
 
 def test_mixing_no_batch_is_no_mixing():
     overrides = ("augmentation.mixup=0.2", "augmentation.mix_probability=0")
-    assert not to_config(composed(*overrides)).augmentation.mixes
+    config = to_config(composed(*overrides))
+    assert config.mixing(config.finetune.stages["head"]) is None

@@ -11,6 +11,7 @@ from carcls.config.checks import expect, expect_image_size, expect_one_of
 from carcls.config.data import DataConfig
 from carcls.config.network import BackboneConfig, HeadConfig
 from carcls.config.training import (
+    MIXING,
     AugmentationConfig,
     FinetuneConfig,
     OptimizerConfig,
@@ -97,6 +98,7 @@ class TrainConfig:
         )
         for name, stage in self.finetune.stages.items():
             listed = stage.callbacks or ()
+            expect_image_size(self.train_size(stage))
             expect(
                 "plateau" not in listed or self.schedule.name == "plateau",
                 f"schedule=plateau, since the stage {name} lists plateau among its callbacks: "
@@ -110,9 +112,26 @@ class TrainConfig:
                 tensorboard=self.runtime.tensorboard,
             )
 
+    def train_size(self, stage: StageConfig) -> int:
+        """Side in pixels of the photos that a stage trains on; it validates at its image_size."""
+        return round((stage.image_size or self.image_size) * stage.train_scale)
+
+    def mixing(self, stage: StageConfig) -> dict[str, float] | None:
+        """By the names of MIXING, how a stage mixes its photos.
+
+        None if it does not, as one on cached features never does.
+        """
+        own = {name: getattr(stage, name) for name in MIXING}
+        values = {
+            name: getattr(self.augmentation, name) if value is None else value
+            for name, value in own.items()
+        }
+        mixes = values["mix_probability"] > 0 and (values["mixup"] > 0 or values["cutmix"] > 0)
+        return values if mixes and not stage.feature_views else None
+
     def labels_are_shares(self, stage: StageConfig) -> bool:
         """Whether the labels of a stage's photos are shares of classes, not the number of one."""
-        return self.augmentation.mixes or stage.label_smoothing > 0
+        return self.mixing(stage) is not None or stage.label_smoothing > 0
 
 
 @dataclass(kw_only=True, slots=True)

@@ -25,23 +25,28 @@ class AugmentationConfig:
             "working_scale from 1 to 2, times the network's input",
             working_scale=self.working_scale,
         )
-        for name in ("mixup", "cutmix"):
-            alpha = getattr(self, name)
-            expect(0.0 <= alpha <= 100.0, f"{name} from 0 (off) to 100", **{name: alpha})
-        expect(
-            0.0 <= self.mix_probability <= 1.0,
-            "mix_probability to be a share in [0, 1]",
-            mix_probability=self.mix_probability,
-        )
-
-    @property
-    def mixes(self) -> bool:
-        """Whether labels become shares of several classes."""
-        return self.mix_probability > 0 and (self.mixup > 0 or self.cutmix > 0)
+        _expect_mixing(self)
 
     def working_size(self, image_size: int) -> int:
         """Side of the square that photos are kept at, in pixels, for a network's input."""
         return round(image_size * self.working_scale) if self.train else image_size
+
+
+MIXING = ("mixup", "cutmix", "mix_probability")  # see `carcls.data.mixing`
+
+
+def _expect_mixing(config: AugmentationConfig | StageConfig) -> None:
+    for name in ("mixup", "cutmix"):
+        alpha = getattr(config, name)
+        expect(
+            alpha is None or 0.0 <= alpha <= 100.0, f"{name} from 0 (off) to 100", **{name: alpha}
+        )
+    share = config.mix_probability
+    expect(
+        share is None or 0.0 <= share <= 1.0,
+        "mix_probability to be a share in [0, 1]",
+        mix_probability=share,
+    )
 
 
 STAGE_CALLBACKS = ("plateau", "early_stopping", "tensorboard")
@@ -55,9 +60,13 @@ class StageConfig:
     learning_rate: float  # at the start of the stage
     trainable: float = 1.0  # share of the backbone's layers, counted from the top
     image_size: int | None = None  # null: that of the run
+    train_scale: float = 1.0  # side of the photos that train, as a share of image_size
     batch_size: int | None = None  # null: that of the run
     bottom_rate: float = 1.0  # the backbone's first layer learns at this share of learning_rate
     label_smoothing: float = 0.0  # share of each label that is spread over all classes
+    mixup: float | None = None  # null, as for the next two: the policy's
+    cutmix: float | None = None
+    mix_probability: float | None = None
     ema: float = 0.0  # decay a step of the weights' moving average, which is kept; 0: off
     callbacks: list[str] | None = None  # which of STAGE_CALLBACKS run; null: all that are set up
     feature_views: int = 0  # views a photo whose features are cached, for the head to be fitted on
@@ -81,6 +90,12 @@ class StageConfig:
             "bottom_rate to be a share in (0, 1]",
             bottom_rate=self.bottom_rate,
         )
+        expect(
+            0.25 <= self.train_scale <= 4.0,
+            "train_scale to be a share from 0.25 to 4",
+            train_scale=self.train_scale,
+        )
+        _expect_mixing(self)
         for name in ("label_smoothing", "ema"):
             value = getattr(self, name)
             expect(0.0 <= value < 1.0, f"{name} in [0, 1), 0: off", **{name: value})
@@ -99,6 +114,15 @@ class StageConfig:
                 trainable=self.trainable,
                 epochs=self.epochs,
                 feature_views=self.feature_views,
+            )
+            unused = {"bottom_rate": 1.0, "label_smoothing": 0.0, "ema": 0.0} | dict.fromkeys(
+                MIXING
+            )
+            expect(
+                all(getattr(self, name) in (value, None) for name, value in unused.items()),
+                "a stage with feature_views to leave bottom_rate, label_smoothing, ema and mixing "
+                "alone, which are for training in steps",
+                **{name: getattr(self, name) for name in unused},
             )
 
     def runs(self, callback: str) -> bool:

@@ -79,8 +79,8 @@ class Inputs:
     def train(self, stage: StageConfig) -> Loader:
         """Batches to train on, in the size and number that the stage asks for."""
         config = self.config
-        size = stage.image_size or config.image_size
-        policy = config.augmentation
+        size = config.train_size(stage)
+        policy, mixing = config.augmentation, config.mixing(stage)
         photos = self._at(policy.working_size(size), of_validation=False)
         return self._loader(
             photos,
@@ -93,11 +93,11 @@ class Inputs:
             size=size,
             mix=functools.partial(
                 mix_batch,
-                mixup=policy.mixup,
-                cutmix=policy.cutmix,
-                probability=policy.mix_probability,
+                mixup=mixing["mixup"],
+                cutmix=mixing["cutmix"],
+                probability=mixing["mix_probability"],
             )
-            if policy.mixes
+            if mixing
             else None,
             label_smoothing=stage.label_smoothing,
         )
@@ -196,7 +196,7 @@ def prepare_inputs(config: TrainConfig) -> Inputs:
         records, changes = pooled(records, config.data.folds)
     fingerprint = records.fingerprint()
     first = next(iter(config.finetune.stages.values()))
-    size = config.augmentation.working_size(first.image_size or config.image_size)
+    size = config.augmentation.working_size(config.train_size(first))
     photos = Photos(records.table.path.tolist(), size, config.data.resize)
     cache = [_decode(photos, config, before_the_split=True)]
     records, photos = _without_unreadable(records, photos, config.data.on_error)

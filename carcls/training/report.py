@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from carcls import run as files
-from carcls.config import CsvData, DataConfig, FolderData, TrainConfig
+from carcls.config import CsvData, DataConfig, FolderData, StageConfig, TrainConfig
 from carcls.console import UNFOLDED, duration, facts, table
 from carcls.data.pixel_cache import CacheReport
 from carcls.data.records import examples
@@ -82,7 +82,7 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
             f"{stage.feature_views} views" if stage.feature_views
             else f"{stage.epochs} × {-(-n_train // batch_size)}",
             f"{layers} of {len(network.layers)}", f"{trainable / 1e6:.2f} M",
-            f"{stage.learning_rate:g}", f"{stage.image_size or config.image_size} px",
+            f"{stage.learning_rate:g}", _sizes(config, stage),
             str(batch_size),
         ])  # fmt: skip
     columns = [
@@ -90,6 +90,11 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
         "photos", "batch",
     ]  # fmt: skip
     return f"\n{facts(pairs)}\n\n{table(columns, rows)}\n"
+
+
+def _sizes(config: TrainConfig, stage: StageConfig) -> str:
+    size, train_size = stage.image_size or config.image_size, config.train_size(stage)
+    return f"{size} px" if train_size == size else f"{train_size} px, validated at {size}"
 
 
 def _how_read(cache: CacheReport) -> str:
@@ -101,7 +106,8 @@ def _how_read(cache: CacheReport) -> str:
 
 def _cached(config: TrainConfig, stages: list[str]) -> str:
     """What is special about stages on cached features."""
-    mixed = ", and these are not mixed" if config.augmentation.mixes else ""
+    mixes = any(config.mixing(stage) for stage in config.finetune.stages.values())
+    mixed = ", and these are not mixed" if mixes else ""
     return (
         f"in {examples(stages)} the backbone sees each view once, the head is fitted to their "
         f"features{mixed}"

@@ -11,7 +11,7 @@ def photo_cost(config: TrainConfig, stage: StageConfig) -> float:
     Every layer goes forward; backward, which counts about twice, go those that train. Layers are
     taken to cost the same, which makes it a rule of thumb, right within a third or so.
     """
-    return forward_cost(config, stage) * _layers(stage)
+    return float(config.train_size(stage) ** 2) * _layers(stage)
 
 
 def _passes(stage: StageConfig) -> int:
