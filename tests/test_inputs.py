@@ -54,7 +54,6 @@ def test_photos_are_larger_where_the_policy_cuts_from_them_and_validation_is_not
     ]
 
 
-@pytest.mark.parametrize("limit", [50, 0])
 def test_a_stage_may_train_on_smaller_photos_than_it_validates_with_and_mix_them_its_own_way(root):
     config = small(
         root, "augmentation=moderate", "finetune.stages.all.train_scale=0.85",
@@ -73,6 +72,7 @@ def test_a_stage_may_train_on_smaller_photos_than_it_validates_with_and_mix_them
     assert images.shape == (4, 32, 32, 3) and labels.shape == (4,)
 
 
+@pytest.mark.parametrize("limit", [50, 0])
 def test_training_is_the_same_with_and_without_the_cache(root, limit):
     config = small(root, f"data.cache_limit={limit}")
     inputs = prepare_inputs(config)
