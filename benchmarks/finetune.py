@@ -34,16 +34,35 @@ from carcls.data.split import stratified_split
 from carcls.run import replacing
 
 FAST = ["finetune=fast"]
-# The same but for one part. What a part gives is `fast` minus its line.
+ALL = "finetune.stages.all"
+# The plan that `fast` grew from, as it was first measured.
+CAREFUL = [*FAST, f"{ALL}.train_scale=1", f"{ALL}.mix_probability=0"]
 RECIPES: dict[str, list[str]] = {
     "probe": ["finetune=probe"],
     "notebook": ["finetune=staged"],
     "fast": FAST,
-}
+    "careful": CAREFUL,
+    # `fast` but for one part: what a part gives is `fast` minus its line.
+    "without_fitted_head": [
+        *FAST, "finetune.stages.head.feature_views=0", "finetune.stages.head.epochs=4"
+    ],
+    "without_smaller_photos": [*FAST, f"{ALL}.train_scale=1"],
+    "without_mixing": [*FAST, f"{ALL}.mix_probability=0"],
+    "without_label_smoothing": [*FAST, f"{ALL}.label_smoothing=0"],
+    "without_ema": [*FAST, f"{ALL}.ema=0"],
+    "without_frozen_batch_norm": [*FAST, "finetune.batch_norm=train"],
+    "with_photo_policy": [*FAST, "augmentation=photo"],
+    # and with one part more, which it does without
+    "with_strong_policy": [*FAST, "augmentation=strong"],
+    "with_discriminative_rates": [*FAST, f"{ALL}.bottom_rate=0.1"],
+    "with_half_the_rate": [*FAST, "optimizer.learning_rate=2.5e-4"],
+    "with_twice_the_rate": [*FAST, "optimizer.learning_rate=1e-3"],
+    "with_twice_the_epochs": [*FAST, f"{ALL}.epochs=30"],
+}  # fmt: skip
 TEST_SEEDS, TUNE_SEEDS = (42, 43, 44), (100, 101, 102)
 COLUMNS = (
-    "photos", "size", "part", "seed", "recipe", "accuracy", "nll", "n", "seconds", "curve",
-    "command",
+    "photos", "size", "part", "seed", "recipe", "accuracy", "nll", "n", "accuracy_flip", "seconds",
+    "curve", "command",
 )  # fmt: skip
 
 
@@ -99,10 +118,14 @@ def run(arguments: Namespace, recipe: str, seed: int) -> dict:
         seconds = time.perf_counter() - started
         metrics = json.loads((workdir / "metrics.json").read_text())
         accuracy, nll, n = metrics["val_accuracy"], metrics["val_nll"], metrics["n_val"]
+        flipped = np.nan
         if part_of(arguments) == "test":
-            accuracy, nll, n = test(workdir, photos[photos.part == "test"])
+            tested = photos[photos.part == "test"]
+            accuracy, nll, n = test(workdir, tested)
+            flipped, *_ = test(workdir, tested, "tta=flip")
         return {
             "accuracy": round(accuracy, 4), "nll": round(nll, 4), "n": n,
+            "accuracy_flip": round(flipped, 4),
             "seconds": round(seconds, 1), "curve": json.dumps(curve(workdir, seconds)),
             "command": " ".join(["python train.py", *overrides, *data]),
         }  # fmt: skip
@@ -116,9 +139,9 @@ def script(name: str, *overrides: str) -> None:
         sys.exit(f"{' '.join(command)}\nended with status {done.returncode}:\n{done.stderr}")
 
 
-def test(workdir: Path, photos: pd.DataFrame) -> tuple[float, float, int]:
+def test(workdir: Path, photos: pd.DataFrame, *overrides: str) -> tuple[float, float, int]:
     """Accuracy, NLL and number of the test photos, joined by path."""
-    script("predict.py", f"ckpt={workdir}")
+    script("predict.py", f"ckpt={workdir}", *overrides)
     found = pd.read_csv(workdir / "prediction" / "predictions.csv").set_index("id")
     found = found.loc[photos.path]
     own = [found[f"prob_{label}"].iloc[i] for i, label in enumerate(photos.label)]
@@ -149,13 +172,13 @@ def report(rows: pd.DataFrame) -> None:
     """Prints the table, and the ratios last."""
     table = rows.groupby("recipe", sort=False).agg(
         accuracy=("accuracy", "mean"), spread=("accuracy", "std"), nll=("nll", "mean"),
-        seconds=("seconds", "mean"), runs=("seed", "count"),
+        flip=("accuracy_flip", "mean"), seconds=("seconds", "mean"), runs=("seed", "count"),
     )  # fmt: skip
-    print(f"\n{'recipe':28} accuracy    spread      nll   seconds  runs")
+    print(f"\n{'recipe':28} accuracy    spread      nll  tta=flip  seconds  runs")
     for name, row in table.iterrows():
         print(
-            f"{name:28} {row.accuracy:7.2%}  {row.spread:7.2%}  {row.nll:7.3f}  {row.seconds:8.0f}"
-            f"  {row.runs:4.0f}"
+            f"{name:28} {row.accuracy:7.2%}  {row.spread:7.2%}  {row.nll:7.3f}  {row.flip:8.2%}"
+            f" {row.seconds:8.0f}  {row.runs:4.0f}"
         )
     if not {"fast", "notebook"} <= set(table.index):
         return
@@ -177,8 +200,9 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument(
-        "--recipes", nargs="+", choices=RECIPES, default=["probe", "notebook", "fast"]
-    )
+        "--recipes", nargs="+", choices=RECIPES, default=["probe", "notebook", "fast"],
+        metavar="RECIPE", help="of " + ", ".join(RECIPES),
+    )  # fmt: skip
     parser.add_argument("--size", type=int, default=150)
     parser.add_argument("--backbone", default="efficientnetlite0")
     parser.add_argument("--tune", action="store_true", help="validate only, on other splits")
