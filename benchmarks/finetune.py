@@ -142,10 +142,11 @@ def script(name: str, *overrides: str) -> None:
 def test(workdir: Path, photos: pd.DataFrame, *overrides: str) -> tuple[float, float, int]:
     """Accuracy, NLL and number of the test photos, joined by path."""
     script("predict.py", f"ckpt={workdir}", *overrides)
-    found = pd.read_csv(workdir / "prediction" / "predictions.csv").set_index("id")
+    found = pd.read_csv(workdir / "prediction" / "submission_probabilities.csv", index_col=0)
     found = found.loc[photos.path]
-    own = [found[f"prob_{label}"].iloc[i] for i, label in enumerate(photos.label)]
-    accuracy = np.mean(found.predicted.to_numpy() == photos.label.to_numpy())
+    column = "p_" + photos.label.to_numpy()
+    own = [row[name] for (_, row), name in zip(found.iterrows(), column, strict=True)]
+    accuracy = np.mean(found.idxmax(axis=1).to_numpy() == column)
     return float(accuracy), float(-np.mean(np.log(np.maximum(own, 1e-12)))), len(photos)
 
 
