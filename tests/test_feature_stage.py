@@ -15,6 +15,7 @@ from carcls.data.photos import Photos
 from carcls.errors import UserError
 from carcls.models.classifier import build_classifier
 from carcls.models.probabilities import predict_probs
+from carcls.training import feature_stage
 from carcls.training import features as features_module
 from carcls.training.features import get_features, number_of_views
 from carcls.training.inputs import prepare_inputs
@@ -225,3 +226,25 @@ def test_ctrl_c_ends_it_with_the_head_as_it_was(root, tmp_path, monkeypatch):
         train(config, tmp_path)
     assert len(batches) == 2
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("balance", ["none", "weights", "sampling"])
+def test_a_head_is_fitted_as_balanced_as_the_run_is(balance, tmp_path, monkeypatch):
+    root = draw_competition(tmp_path / "data", per_class=5)
+    table = pd.read_csv(root / "train.csv", dtype=str)
+    table.drop(table.index[table.Category == "12"][:2]).to_csv(root / "train.csv", index=False)
+    given = {}
+    fit = feature_stage.fit_head
+
+    def looked_at(*args, **options):
+        given.update(options)
+        return fit(*args, **options)
+
+    monkeypatch.setattr(feature_stage, "fit_head", looked_at)
+    config = small(root, "data.on_missing=skip", f"data.balance={balance}", "data.refit=true")
+    train(config, tmp_path / "run")
+    weights = given["class_weights"]
+    if balance == "none":
+        assert weights is None
+    else:
+        np.testing.assert_allclose(weights, [13 / 15, 13 / 9, 13 / 15], rtol=1e-6)

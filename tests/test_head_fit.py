@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from carcls.data.balance import class_weights
 from carcls.models.classifier import load_classifier
 from carcls.training import head_fit
 from carcls.training.features import Features
@@ -43,12 +44,15 @@ def test_a_class_is_never_held_out_as_a_whole():
     assert set(folds[:4]) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("of_class", [[1.0, 1.0, 1.0], [0.5, 2.0, 1.0]])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_weights_are_where_the_regularised_loss_is_least(classes):
+def test_the_weights_are_where_the_regularised_loss_is_least(classes, of_class):
     features = blobs(2, 60, classes)
     rows, labels = features.views.reshape(-1, 8), np.tile(features.labels, 2)
     folds = np.tile(photo_folds(features.labels, features.groups, 3, 0), 2)
-    kernel, bias, choice = fit_softmax(rows, labels, folds, classes + 1)  # one has no photos
+    counts = np.array(of_class)[labels]
+    # One class has no photos.
+    kernel, bias, choice = fit_softmax(rows, labels, folds, classes + 1, counts)
     logits = rows @ kernel + bias
     probs = np.exp(logits - logits.max(1, keepdims=True))
     probs /= probs.sum(1, keepdims=True)
@@ -59,7 +63,7 @@ def test_the_weights_are_where_the_regularised_loss_is_least(classes):
     if classes == 2:  # scikit-learn penalises the difference's square, not two halves of it
         weights = weights * 2
     errors = (probs - np.eye(classes + 1)[labels])[:, :classes]
-    gradient = standard.T @ errors / len(rows) + choice.value * weights
+    gradient = standard.T @ (errors * counts[:, None]) / counts.sum() + choice.value * weights
     assert np.abs(gradient).max() < 2e-3
     assert choice.scores[f"{choice.value:g}"] == min(choice.scores.values())
     assert (probs.argmax(1) == labels).mean() > 0.9
@@ -68,9 +72,10 @@ def test_the_weights_are_where_the_regularised_loss_is_least(classes):
 def test_what_cannot_be_told_apart_is_regularised_more():
     features = blobs(1, 60, 3)
     folds = photo_folds(features.labels, features.groups, 3, 0)
-    clear = fit_softmax(features.views[0], features.labels, folds, 3)[2]
+    ones = np.ones(60)
+    clear = fit_softmax(features.views[0], features.labels, folds, 3, ones)[2]
     guesses = np.random.default_rng(0).permutation(features.labels)
-    noise = fit_softmax(features.views[0], guesses, folds, 3)[2]
+    noise = fit_softmax(features.views[0], guesses, folds, 3, ones)[2]
     assert noise.value > 3 * clear.value
     assert noise.scores[f"{noise.value:g}"] == pytest.approx(np.log(3), abs=0.15)
 
@@ -78,7 +83,8 @@ def test_what_cannot_be_told_apart_is_regularised_more():
 def test_without_photos_for_two_folds_it_says_so():
     features = blobs(4, 3, 3)
     folds = np.tile(photo_folds(features.labels, features.groups, 3, 0), 4)
-    _, _, choice = fit_softmax(features.views.reshape(-1, 8), np.tile(features.labels, 4), folds, 3)
+    rows, labels = features.views.reshape(-1, 8), np.tile(features.labels, 4)
+    _, _, choice = fit_softmax(rows, labels, folds, 3, np.ones(12))
     assert str(choice) == "l2 0.1, with too few photos to choose it"
 
 
@@ -89,6 +95,26 @@ def classifier(*layers: keras.Layer) -> keras.Model:
     for layer in layers:
         x = layer(x)
     return keras.Model(photos, keras.layers.Dense(3, activation="softmax", name="probs")(x))
+
+
+@pytest.mark.parametrize("layers", [(), (16,)])
+def test_a_rare_class_that_weighs_as_much_is_predicted_as_often(layers, monkeypatch):
+    monkeypatch.setattr(head_fit, "_EPOCHS", 4)
+    monkeypatch.setattr(head_fit, "WEIGHT_DECAY", (1.0,))
+    keras.utils.set_random_seed(0)
+    labels = np.repeat([0, 1, 2], [80, 80, 10])
+    noise = np.random.default_rng(0).normal(size=(1, 170, 8)).astype(np.float32)
+    features = Features(
+        views=noise, labels=labels, groups=np.arange(170), val=None, val_labels=None, found=0,
+        seconds=0.0,
+    )  # fmt: skip
+    shares = {}
+    for weights in (None, class_weights(labels, 3)):
+        model = classifier(*(keras.layers.Dense(n, activation="relu") for n in layers))
+        fit_head(head_of(model), features, learning_rate=0.01, seed=0, class_weights=weights)
+        shares[weights is None] = np.asarray(model(noise[0][:, None, None])).mean(0)
+    assert shares[True][2] < 0.12
+    np.testing.assert_allclose(shares[False], 1 / 3, atol=0.09)
 
 
 def test_a_head_of_layers_learns_and_its_batch_norm_knows_the_features(tmp_path, monkeypatch):

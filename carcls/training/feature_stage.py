@@ -10,6 +10,7 @@ import numpy as np
 from carcls import run as files
 from carcls.config import StageConfig
 from carcls.console import duration
+from carcls.data.balance import class_weights
 from carcls.training.callbacks import KeepWeights, StopOnSignal
 from carcls.training.features import POOL, Features, get_features, number_of_views
 from carcls.training.head_fit import Choice, fit_head, head_of
@@ -61,11 +62,15 @@ def run_feature_stage(
     try:
         features = get_features(session.model, inputs, stage, num_views, title, check)
         fit_started = time.perf_counter()
+        # Balanced draws of photos have the same loss, on average, as weights.
+        is_balanced = config.data.balance != "none"
+        weights = class_weights(features.labels, head.output_shape[1]) if is_balanced else None
         choice = fit_head(
             head,
             features,
             learning_rate=stage.learning_rate,
             seed=config.seed,
+            class_weights=weights,
             eager=config.runtime.eager,
             check=check,
         )
@@ -73,7 +78,7 @@ def run_feature_stage(
         head.set_weights(before)
         return False
     fit_seconds = time.perf_counter() - fit_started
-    logs = _measured(head, features, config.runtime.eager)
+    logs = _measured(head, features, weights, config.runtime.eager)
     history.start_stage(name, features.views.shape[0] * features.views.shape[1], 1)
     history.add(
         {
@@ -98,8 +103,13 @@ def run_feature_stage(
     return True
 
 
-def _measured(head: keras.Model, features: Features, eager: bool) -> dict[str, float]:
-    """Loss and accuracy of the head on all views, and on the validation photos if there are any."""
+def _measured(
+    head: keras.Model, features: Features, weights: np.ndarray | None, eager: bool
+) -> dict[str, float]:
+    """Loss and accuracy of the head on all views, and on the validation photos if there are any.
+
+    As in other stages class weights count in the loss of what trains, and nowhere else.
+    """
     head.compile(
         loss=keras.losses.SparseCategoricalCrossentropy(),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
@@ -107,12 +117,16 @@ def _measured(head: keras.Model, features: Features, eager: bool) -> dict[str, f
         jit_compile=False,
     )
     views = features.views
-    parts = {"": (views.reshape(-1, views.shape[2]), np.tile(features.labels, len(views)))}
+    labels = np.tile(features.labels, len(views))
+    of_photos = None if weights is None else weights[labels]
+    parts = {"": (views.reshape(-1, views.shape[2]), labels, of_photos)}
     if features.val is not None:
-        parts["val_"] = (features.val, features.val_labels)
+        parts["val_"] = (features.val, features.val_labels, None)
     logs = {}
-    for prefix, (rows, labels) in parts.items():
-        measured = head.evaluate(rows, labels, batch_size=256, verbose=0, return_dict=True)
+    for prefix, (rows, labels, of_rows) in parts.items():
+        measured = head.evaluate(
+            rows, labels, sample_weight=of_rows, batch_size=256, verbose=0, return_dict=True
+        )
         logs |= {f"{prefix}{key}": float(value) for key, value in measured.items()}
     return logs
 

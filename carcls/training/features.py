@@ -174,8 +174,9 @@ def get_features(
 
 
 def _in_order(loader: Loader) -> Loader:
-    """The loader, that gives photos as they are listed, not mixed, in batches for a forward."""
-    loader.shuffle, loader.mix, loader.num_classes = False, None, None
+    """The loader, that gives each photo once as listed, not mixed, in batches for a forward."""
+    loader.shuffle, loader.is_balanced, loader.class_weights = False, False, None
+    loader.mix, loader.num_classes = None, None
     loader.batch_size = min(_BATCH, len(loader.indices))
     return loader
 

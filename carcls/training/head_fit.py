@@ -75,6 +75,7 @@ def fit_head(
     *,
     learning_rate: float,
     seed: int,
+    class_weights: np.ndarray | None = None,
     eager: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> Choice:
@@ -85,6 +86,8 @@ def fit_head(
         features: To fit it to; those of validation photos are not looked at.
         learning_rate: Of AdamW.
         seed: Of the folds.
+        class_weights: `(num_classes,)` what a photo of each class counts in the loss, see
+            `carcls.data.balance`; None: all the same.
         eager: Run without compiling.
         check: Called now and then; what it raises ends this.
 
@@ -95,12 +98,13 @@ def fit_head(
     views = features.views  # (views, n, channels)
     rows = views.reshape(-1, views.shape[2])
     labels, folds = np.tile(features.labels, len(views)), np.tile(folds, len(views))
+    weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
     probs = head.get_layer("probs")
     if [layer for layer in head.layers if layer.weights] == [probs]:
-        kernel, bias, choice = fit_softmax(rows, labels, folds, probs.units, check)
+        kernel, bias, choice = fit_softmax(rows, labels, folds, probs.units, weights, check)
         probs.set_weights([kernel, bias])
         return choice
-    return _fit_layers(head, rows, labels, folds, learning_rate, eager, check)
+    return _fit_layers(head, rows, labels, weights, folds, learning_rate, eager, check)
 
 
 def photo_folds(labels: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
@@ -134,6 +138,7 @@ def fit_softmax(
     labels: np.ndarray,
     folds: np.ndarray,
     num_classes: int,
+    weights: np.ndarray,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[np.ndarray, np.ndarray, Choice]:
     """Multinomial logistic regression, its L2 chosen by log-loss over the folds.
@@ -145,6 +150,7 @@ def fit_softmax(
         labels: `(r,)` integers below `num_classes`; each occurs, but for classes without photos.
         folds: `(r,)` see `photo_folds`.
         num_classes: Of the network.
+        weights: `(r,)` what a row counts, in the fit and in the choice.
         check: See `fit_head`.
 
     Returns:
@@ -161,16 +167,18 @@ def fit_softmax(
         for model, held in zip(models, held_out, strict=True):
             check()
             trained = np.delete(np.arange(len(rows)), held)
-            _fit(model, rows[trained], labels[trained], l2)  # goes on from the last l2's weights
+            # goes on from the last l2's weights
+            _fit(model, rows[trained], labels[trained], weights[trained], l2)
             probs = model.predict_proba(rows[held])
             of_label = probs[np.arange(len(held)), np.searchsorted(model.classes_, labels[held])]
             losses.append(-np.log(np.maximum(of_label, 1e-12)))
-        scores[l2] = float(np.mean(np.concatenate(losses)))
+        of_held = weights[np.concatenate(held_out)]
+        scores[l2] = float(np.average(np.concatenate(losses), weights=of_held))
         if scores[l2] > min(scores.values()):  # it has one minimum, and weaker is slower
             break
     l2 = min(scores, key=scores.get) if scores else 0.1
     model = _regression()
-    _fit(model, rows, labels, l2)
+    _fit(model, rows, labels, weights, l2)
     coefficients, intercept = model.coef_, model.intercept_  # (classes, channels), (classes,)
     if len(model.classes_) == 2:  # of which one is kept, the log of the second's odds
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
@@ -189,19 +197,22 @@ def _regression() -> LogisticRegression:
     return LogisticRegression(solver="lbfgs", warm_start=True, tol=1e-3, max_iter=_STEPS)
 
 
-def _fit(model: LogisticRegression, rows: np.ndarray, labels: np.ndarray, l2: float) -> None:
-    model.C = 1 / (l2 * len(rows))  # it sums the losses
+def _fit(
+    model: LogisticRegression, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, l2: float
+) -> None:
+    model.C = 1 / (l2 * weights.sum())  # it sums the losses
     # Its products are so short that threads cost more than they give where cores are shared.
     threads = 1 if rows.nbytes < _ONE_THREAD_BYTES else None
     with warnings.catch_warnings(), threadpool_limits(threads):
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough, after so many steps
-        model.fit(rows, labels)
+        model.fit(rows, labels, weights)
 
 
 def _fit_layers(
     head: keras.Model,
     rows: np.ndarray,
     labels: np.ndarray,
+    weights: np.ndarray,
     folds: np.ndarray,
     learning_rate: float,
     eager: bool,
@@ -225,7 +236,7 @@ def _fit_layers(
             for curve, held in zip(curves, held_out, strict=True):
                 head.set_weights(start)
                 trained = np.delete(np.arange(len(rows)), held)
-                losses = trial.fit(rows, labels, trained, held)
+                losses = trial.fit(rows, labels, weights, trained, held)
                 curve[: len(losses)] = losses
             shortest = int(np.min(np.sum(np.isfinite(curves), axis=1)))
             mean = curves[:, :shortest].mean(0)
@@ -233,7 +244,7 @@ def _fit_layers(
         decay = min(scores, key=scores.get) if scores else 0.1
         head.set_weights(start)
         trial = _Trial(head, learning_rate, decay, batch, eager, [watch])
-        trial.fit(rows, labels, np.arange(len(rows)), None, epochs.get(decay, 10))
+        trial.fit(rows, labels, weights, np.arange(len(rows)), None, epochs.get(decay, 10))
         _settle(head, norms, rows)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -266,6 +277,7 @@ class _Trial:
         self,
         rows: np.ndarray,
         labels: np.ndarray,
+        weights: np.ndarray,
         trained: np.ndarray,
         held: np.ndarray | None,
         epochs: int | None = None,
@@ -279,10 +291,10 @@ class _Trial:
             variable.assign(value)
         callbacks, validation = list(self.callbacks), None
         if held is not None:
-            validation = (rows[held], labels[held])
+            validation = (rows[held], labels[held], weights[held])
             callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=_PATIENCE))
         history = self.head.fit(
-            rows[trained], labels[trained], batch_size=self.batch,
+            rows[trained], labels[trained], sample_weight=weights[trained], batch_size=self.batch,
             epochs=epochs or _EPOCHS, verbose=0,
             validation_data=validation, validation_batch_size=1024, callbacks=callbacks,
         )  # fmt: skip
