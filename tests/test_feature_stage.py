@@ -228,23 +228,27 @@ def test_ctrl_c_ends_it_with_the_head_as_it_was(root, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
 
 
-@pytest.mark.parametrize("balance", ["none", "weights", "sampling"])
-def test_a_head_is_fitted_as_balanced_as_the_run_is(balance, tmp_path, monkeypatch):
+def test_a_head_is_fitted_as_balanced_as_the_run_is_on_the_same_features(tmp_path, monkeypatch):
     root = draw_competition(tmp_path / "data", per_class=5)
     table = pd.read_csv(root / "train.csv", dtype=str)
     table.drop(table.index[table.Category == "12"][:2]).to_csv(root / "train.csv", index=False)
     given = {}
     fit = feature_stage.fit_head
 
-    def looked_at(*args, **options):
-        given.update(options)
-        return fit(*args, **options)
+    def looked_at(head, features, **options):
+        given[balance] = features, options["class_weights"]
+        return fit(head, features, **options)
 
     monkeypatch.setattr(feature_stage, "fit_head", looked_at)
-    config = small(root, "data.on_missing=skip", f"data.balance={balance}", "data.refit=true")
-    train(config, tmp_path / "run")
-    weights = given["class_weights"]
-    if balance == "none":
-        assert weights is None
-    else:
+    for balance in ("none", "weights", "sampling"):
+        config = small(
+            root, "data.on_missing=skip", f"data.balance={balance}", "data.refit=true",
+            "data.cache_limit=0",
+        )  # fmt: skip
+        train(config, tmp_path / balance)
+    assert given["none"][1] is None
+    for balance in ("weights", "sampling"):
+        features, weights = given[balance]
         np.testing.assert_allclose(weights, [13 / 15, 13 / 9, 13 / 15], rtol=1e-6)
+        np.testing.assert_array_equal(features.labels, given["none"][0].labels)
+        np.testing.assert_allclose(features.views, given["none"][0].views, rtol=1e-5)
