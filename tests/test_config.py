@@ -151,6 +151,7 @@ def test_a_config_survives_the_way_into_json_and_back():
             "finetune.stages.all.train_scale=0.1",
             "Expected train_scale to be a share from 0.25 to 4. Received: train_scale=0.1",
         ),
+        ("optimizer.clip_norm=-1", "Expected clip_norm to be 0 (off) or more. Received: clip_norm"),
         ("+data.rooot=x", "Received: data.rooot"),
         ("schedule.factor=2", "Expected factor in (0, 1). Received: factor=2.0"),
         ("head.dropout=1", "Expected dropout in [0, 1). Received: dropout=1.0"),

@@ -65,7 +65,11 @@ def test_a_plateau_is_what_its_configuration_says():
 @pytest.mark.parametrize(
     ("overrides", "kind", "numbers"),
     [
-        (("optimizer=adamax", "optimizer.beta_1=0.8"), keras.optimizers.Adamax, {"beta_1": 0.8}),
+        (
+            ("optimizer=adamax", "optimizer.beta_1=0.8"),
+            keras.optimizers.Adamax,
+            {"beta_1": 0.8, "global_clipnorm": None},
+        ),
         (("optimizer=adam", "optimizer.amsgrad=true"), keras.optimizers.Adam, {"amsgrad": True}),
         (
             ("optimizer=adamw", "optimizer.weight_decay=0.3"),
@@ -73,9 +77,9 @@ def test_a_plateau_is_what_its_configuration_says():
             {"weight_decay": 0.3, "amsgrad": False, "epsilon": 1e-7},
         ),
         (
-            ("optimizer=sgd", "optimizer.nesterov=false"),
+            ("optimizer=sgd", "optimizer.nesterov=false", "optimizer.clip_norm=2"),
             keras.optimizers.SGD,
-            {"momentum": 0.9, "nesterov": False},
+            {"momentum": 0.9, "nesterov": False, "global_clipnorm": 2.0},
         ),
     ],
 )
@@ -86,6 +90,16 @@ def test_every_number_of_an_optimizer_reaches_keras(overrides, kind, numbers):
     found = optimizer.get_config()
     assert {name: found[name] for name in numbers} == numbers
     assert found["learning_rate"] == pytest.approx(0.25)
+
+
+def test_the_gradient_of_all_weights_together_is_cut_to_its_length():
+    config = to_config(composed("optimizer=sgd", "schedule=constant", "optimizer.clip_norm=1"))
+    optimizer = build_optimizer(config.optimizer, config.schedule, 1.0, steps=10)
+    optimizer.momentum = 0.0
+    variables = [keras.Variable(np.zeros(1)), keras.Variable(np.zeros(2))]
+    optimizer.apply([keras.ops.array([3.0]), keras.ops.array([0.0, 4.0])], variables)
+    np.testing.assert_allclose(variables[0].numpy(), [-0.6], rtol=1e-6)
+    np.testing.assert_allclose(variables[1].numpy(), [0, -0.8], rtol=1e-6)
 
 
 def dense_model() -> keras.Model:

@@ -166,8 +166,10 @@ class OptimizerConfig:
 
     name: str
     learning_rate: float
+    clip_norm: float = 0.0  # length that the gradient of all weights is cut to; 0: off
 
     def __post_init__(self) -> None:
+        expect(self.clip_norm >= 0, "clip_norm to be 0 (off) or more", clip_norm=self.clip_norm)
         expect(
             self.learning_rate > 0, "learning_rate to be above 0", learning_rate=self.learning_rate
         )

@@ -84,6 +84,7 @@ def build_optimizer(
     """
     rate = _rate(schedule, learning_rate, steps_of(steps, accumulation))
     built = accumulate(OPTIMIZERS[optimizer.name](optimizer, rate), rate, accumulation)
+    built.global_clipnorm = optimizer.clip_norm or None
     if ema:  # Keras moves the average after every batch
         built.use_ema, built.ema_momentum = True, ema ** (1 / accumulation)
     if shares:
