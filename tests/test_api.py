@@ -1,6 +1,9 @@
 """The Python API: the same runs as from the command line."""
 
 import json
+import logging
+import os
+import signal
 
 import numpy as np
 import pandas as pd
@@ -171,3 +174,26 @@ def test_settings_reach_the_configuration_whatever_their_type(root, tmp_path):
     assert list(config.finetune.stages) == ["head", "top_three_quarters", "all"]
     assert config.finetune.stages["all"].callbacks == ["plateau"]
     assert config.finetune.stages["all"].trainable == 1.0
+
+
+def test_a_run_that_was_cut_short_is_gone_on_with(root, tmp_path):
+    class PressesCtrlC(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "epoch  1/2" in record.getMessage():
+                os.kill(os.getpid(), signal.SIGINT)
+
+    settings = EAGER | {"finetune.stages.head.epochs": 2}
+    user, log = PressesCtrlC(), logging.getLogger("carcls")
+    log.addHandler(user)
+    try:
+        cut = train(root, workdir=tmp_path / "run", settings=settings, **TINY)
+    finally:
+        log.removeHandler(user)
+    assert len(cut.history) == 1
+    gone_on = train(resume=str(tmp_path / "run"), quiet=True)
+    assert gone_on == cut
+    assert gone_on.history.epoch.tolist() == [1, 2]
+    written = (tmp_path / "run" / "model.keras").stat().st_mtime_ns
+    again = train(root, workdir=tmp_path / "run", settings=settings, resume="auto", **TINY)
+    assert again == cut
+    assert (tmp_path / "run" / "model.keras").stat().st_mtime_ns == written
