@@ -36,32 +36,30 @@ from carcls.run import replacing
 
 FAST = ["finetune=fast"]
 ALL = "finetune.stages.all"
-# The plan that `fast` grew from, as it was first measured.
-CAREFUL = [
-    *FAST, f"{ALL}.train_scale=1", f"{ALL}.mix_probability=0", "optimizer.clip_norm=0"
-]  # fmt: skip
+MIX = [f"{ALL}.mixup=0.2", f"{ALL}.cutmix=1", f"{ALL}.mix_probability=0.5"]
+SMALLER = ["finetune.stages.head.train_scale=0.85", f"{ALL}.train_scale=0.85"]
 RECIPES: dict[str, list[str]] = {
     "probe": ["finetune=probe"],
     "notebook": ["finetune=staged"],
     "fast": FAST,
-    "careful": CAREFUL,
     # `fast` but for one part: what a part gives is `fast` minus its line.
     "without_fitted_head": [
         *FAST, "finetune.stages.head.feature_views=0", "finetune.stages.head.epochs=4"
     ],
-    "without_smaller_photos": [*FAST, f"{ALL}.train_scale=1"],
-    "without_clipping": [*FAST, "optimizer.clip_norm=0"],
-    "without_mixing": [*FAST, f"{ALL}.mix_probability=0"],
     "without_label_smoothing": [*FAST, f"{ALL}.label_smoothing=0"],
     "without_ema": [*FAST, f"{ALL}.ema=0"],
     "without_frozen_batch_norm": [*FAST, "finetune.batch_norm=train"],
     "with_photo_policy": [*FAST, "augmentation=photo"],
     # and with one part more, which it does without
     "with_strong_policy": [*FAST, "augmentation=strong"],
+    "with_mixing": [*FAST, *MIX],
+    "with_smaller_photos": [*FAST, *SMALLER],
+    "with_clipping": [*FAST, "optimizer.clip_norm=0.5"],
     "with_discriminative_rates": [*FAST, f"{ALL}.bottom_rate=0.1"],
     "with_half_the_rate": [*FAST, "optimizer.learning_rate=2.5e-4"],
     "with_twice_the_rate": [*FAST, "optimizer.learning_rate=1e-3"],
     "with_twice_the_epochs": [*FAST, f"{ALL}.epochs=30"],
+    "with_all_of_these": [*FAST, *MIX, *SMALLER, "optimizer.clip_norm=0.5"],
 }  # fmt: skip
 TEST_SEEDS, TUNE_SEEDS = (42, 43, 44), (100, 101, 102)
 COLUMNS = (
