@@ -18,6 +18,7 @@ from carcls.training.inputs import prepare_inputs
 from carcls.training.loop import train
 from carcls.training.refit import without_validation
 from carcls.training.report import plan
+from carcls.training.stages import compile_stage
 from tests.conftest import FEW_LAYERS, draw_competition
 from tests.test_config import composed
 
@@ -225,3 +226,18 @@ def test_the_plan_says_who_chose_the_validation_photos_and_how_photos_are_read(
     told = " ".join(told.split())
     assert "12 to train, 3 to validate (those of data.val_ids), none of 12, red, wide;" in told
     assert how in told
+
+
+@pytest.mark.parametrize("skips", ["true", "false"])
+def test_blocks_are_skipped_at_random_unless_the_plan_says_no(skips):
+    config = to_config(
+        composed(
+            "backbone=efficientnetlite0", "backbone.weights=none", "head=linear", "head.dropout=0",
+            "finetune.batch_norm=frozen", f"finetune.stochastic_depth={skips}",
+        )
+    )  # fmt: skip
+    model = build_classifier(config.backbone, config.head, 3)
+    fitted = compile_stage(model, config, config.finetune.stages["all"], 10)
+    photos = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype(np.float32)
+    once, twice = (np.asarray(fitted(photos, training=True)) for _ in range(2))
+    assert np.array_equal(once, twice) == (skips == "false")

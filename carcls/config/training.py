@@ -140,6 +140,7 @@ class FinetuneConfig:
     monitor: str = "val_accuracy"  # what `best` and early stopping look at
     early_stopping_patience: int = 0  # epochs without a better `monitor`; 0: never stop early
     batch_norm: str = "train"  # in unfrozen layers: train, or frozen (statistics held still)
+    stochastic_depth: bool = True  # false: no block is skipped, in a network that skips some
 
     def __post_init__(self) -> None:
         expect(len(self.stages) > 0, "at least one stage", stages=dict(self.stages))

@@ -1,4 +1,4 @@
-"""Which layers of the backbone train."""
+"""Which layers of the backbone train, and whether they are skipped at random meanwhile."""
 
 import keras
 
@@ -24,6 +24,20 @@ def freeze(backbone: keras.Model, trainable: float, batch_norm: str) -> int:
         is_held = batch_norm == "frozen" and isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = index >= first and not is_held
     return len(backbone.layers) - first
+
+
+def keep_every_block(backbone: keras.Model) -> None:
+    """Turns stochastic depth off (Huang et al., 2016), for good: no block is skipped any more.
+
+    The model must be compiled anew afterwards. Networks have it as a Dropout of whole photos;
+    Dropout of single numbers stays.
+
+    Args:
+        backbone: The network, without preprocessing and head.
+    """
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.Dropout) and layer.noise_shape is not None:
+            layer.rate = 0.0
 
 
 def learning_rate_shares(backbone: keras.Model, bottom: float) -> dict[str, float]:

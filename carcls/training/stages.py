@@ -11,7 +11,7 @@ from carcls import run as files
 from carcls.backend import keras
 from carcls.config import StageConfig, TrainConfig
 from carcls.models.classifier import backbone_of, save_classifier
-from carcls.models.freezing import freeze, learning_rate_shares
+from carcls.models.freezing import freeze, keep_every_block, learning_rate_shares
 from carcls.runtime import uses_xla
 from carcls.training.callbacks import (
     AverageWeights,
@@ -86,6 +86,8 @@ def compile_stage(
     """
     backbone = backbone_of(model)
     freeze(backbone, stage.trainable, config.finetune.batch_norm)
+    if not config.finetune.stochastic_depth:
+        keep_every_block(backbone)
     if config.labels_are_shares(stage):
         loss = keras.losses.CategoricalCrossentropy()
         accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
