@@ -20,8 +20,8 @@ def ended_by_signal() -> None:
 
 def waits_for_ctrl_c(parent: int) -> str:
     """Makes the parent get a Ctrl-C, and says how it got it here."""
-    os.kill(parent, signal.SIGINT)
     try:
+        os.kill(parent, signal.SIGINT)  # which may be back before the next line
         time.sleep(20)
     except KeyboardInterrupt:
         return "stopped"
