@@ -5,12 +5,14 @@ import logging
 import os
 import signal
 
+import cv2
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 
 from carcls.config import to_config
+from carcls.data.images import resize
 from carcls.data.photos import Photos
 from carcls.errors import UserError
 from carcls.models.classifier import build_classifier
@@ -121,8 +123,10 @@ def features_of(network, config):
     return inputs, get_features(network, inputs, stage, stage.feature_views, "head", never)
 
 
-def test_a_view_is_the_photo_of_that_epoch(network, root):
-    config = small(root, "data.cache_limit=0", "augmentation.mixup=1")
+def test_a_view_is_the_photo_of_that_epoch_but_the_first_which_is_the_photo(network, root):
+    config = small(
+        root, "data.cache_limit=0", "augmentation.mixup=1", "finetune.stages.head.train_scale=0.75"
+    )
     inputs, features = features_of(network, config)
     assert features.views.shape == (3, 12, 1280)
     assert features.views.dtype == np.float32
@@ -135,6 +139,11 @@ def test_a_view_is_the_photo_of_that_epoch(network, root):
         features.views[2], predict_probs(pooled, loader, epoch=2), rtol=1e-4, atol=1e-4
     )
     assert np.abs(features.views[2] - features.views[1]).max() > 0.1
+    photos = [cv2.imread(inputs.photos.paths[index])[..., ::-1] for index in loader.indices]
+    whole = np.stack([resize(photo, 32) for photo in photos])
+    np.testing.assert_allclose(
+        features.views[0], pooled.predict_on_batch(whole), rtol=1e-4, atol=1e-4
+    )
     np.testing.assert_array_equal(
         features.labels, inputs.records.table.label.to_numpy()[~inputs.is_val]
     )
@@ -150,7 +159,8 @@ def test_features_are_shared_where_nothing_they_depend_on_differs(network, root,
     views = "finetune.stages.head.feature_views="
     assert found(views + "1") == 0
     assert found(views + "2") == 12 + 3, "of two views the first is there, and the validation"
-    assert found(views + "1", "augmentation.train.blur.p=0.5") == 3, "another policy"
+    assert found(views + "2", "augmentation.train.blur.p=0.5") == 12 + 3, "another policy"
+    assert found(views + "1", "augmentation=none") == 12 + 3, "the photos as they are"
     weights = network.get_weights()
     network.set_weights([weights[0] * 1.01, *weights[1:]])
     assert found(views + "1") == 0, "other weights"

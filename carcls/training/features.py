@@ -1,8 +1,10 @@
 """What the frozen backbone makes of the photos, computed once and shared by runs.
 
-View `e` of a photo is the photo as epoch `e` of an ordinary stage shows it: a pure function of
-(seed, e, photo). What a view's features depend on is hashed into the name of their file,
-`<cache>/features/<key>.npz`, an archive with a checksum.
+View 0 of a photo is the photo as validation would show it: a head that has seen augmented photos
+only, whose cars are larger and cut off, was 5 points worse on whole ones. View `e` after it is the
+photo as epoch `e` of an ordinary stage shows it: a pure function of (seed, e, photo). What a view's
+features depend on is hashed into the name of their file, `<cache>/features/<key>.npz`, an archive
+with a checksum.
 """
 
 import hashlib
@@ -47,7 +49,7 @@ class Features:
     """Pooled features of the photos that a stage trains on and validates with.
 
     Attributes:
-        views: `(views, n, channels)` float32, of each training photo as augmented.
+        views: `(views, n, channels)` float32, of each training photo; the first as it is.
         labels: `(n,)` integer class indices.
         groups: `(n,)` numbers, the same for photos that were on one side of the split.
         val: `(m, channels)` float32 of the validation photos as they are; None without any.
@@ -118,8 +120,10 @@ def get_features(
     network = keras.Model(model.input, model.get_layer(POOL).output)
     network.jit_compile, network.run_eagerly = uses_xla(config.runtime), config.runtime.eager
     of_network = _hash_of_network(network, config)
+    plain = _in_order(inputs.train_as_validated(stage))
     train, val = _in_order(inputs.train(stage)), inputs.val(stage)
-    passes = [(train, view) for view in range(num_views)]
+    plain.indices = train.indices  # which lacks what could not be opened in either size
+    passes = [(train if view else plain, view) for view in range(num_views)]
     if val is not None:
         passes.append((_in_order(val), 0))
     parts, found = [], 0
@@ -146,9 +150,9 @@ def get_features(
                     progress(len(part))
                 parts.append(part)
         finally:
-            train.close()
-            if val is not None:
-                val.close()
+            for loader in (plain, train, val):
+                if loader is not None:
+                    loader.close()
     labels = inputs.records.table.label.to_numpy()
     kept = ~np.isin(train.indices, list(inputs.lost))  # others stood in for those
     indices = train.indices[kept]

@@ -102,6 +102,11 @@ class Inputs:
             label_smoothing=stage.label_smoothing,
         )
 
+    def train_as_validated(self, stage: StageConfig) -> Loader:
+        """The photos to train on as validation would show them: in its size, not augmented."""
+        photos = self._at(stage.image_size or self.config.image_size, of_validation=False)
+        return self._loader(photos, ~self.is_val, stage)
+
     def val(self, stage: StageConfig) -> Loader | None:
         """Batches to validate with, as a stage sees them; None when all photos train."""
         if not self.is_val.any():
