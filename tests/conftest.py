@@ -88,8 +88,7 @@ def competition(tmp_path: Path) -> Path:
     return draw_competition(tmp_path / "competition")
 
 
-@pytest.fixture
-def tiny_backbone(monkeypatch):
+def use_tiny_backbone(set_attribute) -> None:
     """Runs have a network of two convolutions instead of a pretrained one, which takes seconds."""
     from carcls.backend import keras
     from carcls.models import classifier
@@ -103,4 +102,9 @@ def tiny_backbone(monkeypatch):
             x = layers.ReLU(name=f"relu{number}")(x)
         return keras.Model(photos, x, name="tiny")
 
-    monkeypatch.setattr(classifier, "build_backbone", build)
+    set_attribute(classifier, "build_backbone", build)
+
+
+@pytest.fixture
+def tiny_backbone(monkeypatch):
+    use_tiny_backbone(monkeypatch.setattr)

@@ -26,7 +26,7 @@ from carcls.training import folds as module
 from carcls.training.inputs import prepare_inputs
 from carcls.training.jobs import run_job
 from carcls.training.resume import find_run
-from tests.conftest import draw_competition, draw_photo
+from tests.conftest import draw_competition, draw_photo, use_tiny_backbone
 from tests.test_config import composed
 
 SMALL = (
@@ -37,6 +37,13 @@ SMALL = (
 
 def small(root, *overrides: str):
     return to_config(composed(f"data.root='{root}'", *SMALL, *overrides))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_networks():
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_backbone(patch.setattr)
+        yield
 
 
 class PressesCtrlC(logging.Handler):
