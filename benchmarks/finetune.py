@@ -61,10 +61,8 @@ RECIPES: dict[str, list[str]] = {
     "with_half_the_rate": [*FAST, "optimizer.learning_rate=2.5e-4"],
     "with_twice_the_rate": [*FAST, "optimizer.learning_rate=1e-3"],
     "with_twice_the_epochs": [*FAST, f"{ALL}.epochs=30"],
-    "with_every_block": [*FAST, "finetune.stochastic_depth=false"],
-    "with_mixing_and_every_block": [
-        *FAST, *MIX, *SMALLER, "optimizer.clip_norm=0.5", "finetune.stochastic_depth=false",
-    ],
+    "with_stochastic_depth": [*FAST, "finetune.stochastic_depth=true"],
+    "with_mixing_smaller_photos_and_clipping": [*FAST, *MIX, *SMALLER, "optimizer.clip_norm=0.5"],
 }  # fmt: skip
 TEST_SEEDS, TUNE_SEEDS = (42, 43, 44), (100, 101, 102)
 COLUMNS = (

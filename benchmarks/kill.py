@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 COMMAND = [
     sys.executable, str(ROOT / "train.py"), "data=demo", "data.train_per_class=4",
     "data.test_per_class=2", "data.root=photos", "backbone=efficientnetlite0", "image_size=32",
-    "batch_size=8", "~finetune.stages.top_half", "finetune.stages.head.epochs=2",
+    "batch_size=8", "finetune=staged", "~finetune.stages.top_half", "finetune.stages.head.epochs=2",
     "finetune.stages.top_three_quarters.epochs=1", "finetune.stages.all.epochs=1",
     "schedule.patience=1", "runtime.deterministic=true", "runtime.device=cpu",
     "runtime.checkpoint_minutes=0.03",

@@ -159,6 +159,7 @@ def test_settings_reach_the_configuration_whatever_their_type(root, tmp_path):
     settings = {
         "data.root": root,
         "data.cache_dir": None,
+        "finetune": "staged",
         "finetune.batch_norm": "frozen",
         "runtime.deterministic": True,
         "optimizer.learning_rate": np.float32(0.5),

@@ -181,8 +181,8 @@ def test_in_a_sweep_a_mistake_fails_its_own_job_only(tmp_path):
     assert "x, which does not exist" in result.stderr
     assert "y, which does not exist" in result.stderr
     closing = result.stderr.split("2 of 2 jobs failed:\n")[1].splitlines()
-    assert closing[0].startswith("  0_efficientnetb3_staged (data.root=x): Expected a directory")
-    assert closing[1].startswith("  1_efficientnetb3_staged (data.root=y): Expected a directory")
+    assert closing[0].startswith("  0_efficientnetb3_fast (data.root=x): Expected a directory")
+    assert closing[1].startswith("  1_efficientnetb3_fast (data.root=y): Expected a directory")
 
 
 def test_a_sweep_is_one_wherever_m_stands(tmp_path):
@@ -207,7 +207,7 @@ def test_in_a_sweep_a_crash_fails_its_own_job_only(tmp_path):
     assert result.returncode == 1
     assert "ran with 2" in result.stdout
     assert (
-        "1 of 2 jobs failed:\n  0_efficientnetb3_staged (seed=1): a fault of ours" in result.stderr
+        "1 of 2 jobs failed:\n  0_efficientnetb3_fast (seed=1): a fault of ours" in result.stderr
     )
     assert (
         "RuntimeError: a fault of ours"

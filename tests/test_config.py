@@ -16,6 +16,18 @@ GROUPS = ("backbone", "head", "augmentation", "finetune", "optimizer", "schedule
 
 
 def composed(*overrides: str, name: str = "train"):
+    """As the command line, but the plan is the notebook's unless another one is asked for.
+
+    Most tests change or drop some of its stages.
+    """
+    is_planned = any(text.startswith(("finetune=", "experiment=")) for text in overrides)
+    if name == "train" and not is_planned:
+        overrides = ("finetune=staged", *overrides)
+    return as_composed(*overrides, name=name)
+
+
+def as_composed(*overrides: str, name: str = "train"):
+    """As the command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(name, list(overrides))
 
@@ -31,11 +43,20 @@ def told(*overrides: str) -> str:
 
 
 def test_the_defaults_are_the_documented_ones():
-    config = to_config(composed())
+    config = to_config(as_composed())
     assert config.backbone.name == "efficientnetb3"
     assert (config.image_size, config.batch_size, config.seed) == (240, 16, 42)
     assert (config.data.name, config.data.root, config.data.val_split) == ("kaggle", "data", 0.2)
-    assert config.optimizer.learning_rate == 1e-3
+    names = (config.finetune.name, config.head.name, config.augmentation.name, config.schedule.name)
+    assert names == ("fast", "linear", "moderate", "cosine")
+    assert (config.optimizer.name, config.optimizer.learning_rate) == ("adamw", 5e-4)
+
+
+def test_the_defaults_of_the_notebooks_plan_are_the_notebooks():
+    config = to_config(as_composed("finetune=staged"))
+    names = (config.backbone.name, config.head.name, config.augmentation.name)
+    assert names == ("efficientnetb3", "avg_dense", "photo")
+    assert (config.optimizer.name, config.optimizer.learning_rate) == ("adamax", 1e-3)
     assert config.schedule == PlateauSchedule(
         name="plateau", factor=0.5, patience=2, min_learning_rate=1e-7
     )

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 import carcls
 from carcls.config import to_config, to_explore_config, to_predict_config
 from carcls.quoting import quote_paths
-from tests.test_config import CONF, GROUPS, composed, options
+from tests.test_config import CONF, GROUPS, as_composed, composed, options
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -79,7 +79,7 @@ def test_the_table_of_groups_lists_every_option():
 
 def test_the_table_of_values_lists_every_value_and_its_default():
     rows = re.findall(r"^\| (`.+?`) \| (.*?) \|", README.split("| value |")[1], re.MULTILINE)
-    cfg = composed()
+    cfg = as_composed()
     listed = set()
     for names, defaults in rows:
         keys = re.findall(r"`([\w.]+)`", names)

@@ -35,7 +35,7 @@ def test_ctrl_c_stops_after_saving_and_what_was_reached_can_be_predicted_with(tm
     root = draw_competition(tmp_path / "data")
     command = [
         sys.executable, str(ROOT / "train.py"), f"data.root={root}", *FEW_LAYERS,
-        "image_size=32", "finetune.stages.head.epochs=100000", "runtime.workers=2",
+        "finetune=staged", "image_size=32", "finetune.stages.head.epochs=100000", "runtime.workers=2",
         "runtime.preflight=false",
         f"hydra.run.dir={tmp_path / 'run'}",
     ]  # fmt: skip
@@ -59,9 +59,9 @@ def test_a_worker_that_is_killed_ends_the_run_and_what_was_reached_stays(tmp_pat
     root = draw_competition(tmp_path / "data")
     command = [
         sys.executable, str(ROOT / "train.py"), f"data.root={root}", "backbone=efficientnetlite0",
-        "image_size=32", "finetune.stages.head.epochs=100000", "runtime.workers=2",
-        "runtime.preflight=false",
-        "runtime.eager=true", f"hydra.run.dir={tmp_path / 'run'}",
+        "finetune=staged", "image_size=32", "finetune.stages.head.epochs=100000",
+        "runtime.workers=2", "runtime.preflight=false", "runtime.eager=true",
+        f"hydra.run.dir={tmp_path / 'run'}",
     ]  # fmt: skip
     process = started(command, tmp_path, until="epoch  1/")
     worker, other = workers_of(process.pid)
