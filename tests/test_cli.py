@@ -206,9 +206,7 @@ def test_in_a_sweep_a_crash_fails_its_own_job_only(tmp_path):
     )  # fmt: skip
     assert result.returncode == 1
     assert "ran with 2" in result.stdout
-    assert (
-        "1 of 2 jobs failed:\n  0_efficientnetb3_fast (seed=1): a fault of ours" in result.stderr
-    )
+    assert "1 of 2 jobs failed:\n  0_efficientnetb3_fast (seed=1): a fault of ours" in result.stderr
     assert (
         "RuntimeError: a fault of ours"
         in (tmp_path / "sweep").rglob("train.log").__next__().read_text()

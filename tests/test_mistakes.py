@@ -140,7 +140,8 @@ def test_weights_that_do_not_fit(data, tmp_path):
         (["backbone=xception", "image_size=70"], ["at least 71 px for xception"]),
         (["finetune.monitor=val_f1"], ["Expected monitor to be one of val_accuracy, val_loss. "
                                        "Received: monitor=val_f1"]),
-        (["schedule=plateau", "schedule.monitor=f1"], ["Expected monitor to be one of val_loss, val_accuracy, loss"]),
+        (["schedule=plateau", "schedule.monitor=f1"],
+         ["Expected monitor to be one of val_loss, val_accuracy, loss"]),
         (["schedule=cosine", "finetune.stages.all.callbacks=[plateau]"],
          ["ReduceLROnPlateau and a schedule cannot both move the learning rate"]),
         (["backbone=keras"], ["backbone.name=CLASS, such as backbone.name=DenseNet121"]),

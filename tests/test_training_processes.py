@@ -35,8 +35,8 @@ def test_ctrl_c_stops_after_saving_and_what_was_reached_can_be_predicted_with(tm
     root = draw_competition(tmp_path / "data")
     command = [
         sys.executable, str(ROOT / "train.py"), f"data.root={root}", *FEW_LAYERS,
-        "finetune=staged", "image_size=32", "finetune.stages.head.epochs=100000", "runtime.workers=2",
-        "runtime.preflight=false",
+        "finetune=staged", "image_size=32", "finetune.stages.head.epochs=100000",
+        "runtime.workers=2", "runtime.preflight=false",
         f"hydra.run.dir={tmp_path / 'run'}",
     ]  # fmt: skip
     process = started(command, tmp_path, until="epoch  2/")
