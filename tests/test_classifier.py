@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carcls.config import AvgDenseHead, BackboneConfig
+from carcls.config import AvgDenseHead, BackboneConfig, to_config
 from carcls.errors import UserError
 from carcls.models.classifier import (
     backbone_of,
@@ -15,6 +15,8 @@ from carcls.models.classifier import (
 )
 from carcls.models.freezing import freeze, learning_rate_shares
 from carcls.run import ModelInfo, embed_model_info, read_model_info
+from carcls.training.stages import compile_stage
+from tests.test_config import composed
 
 HEAD = AvgDenseHead(name="avg_dense", dropout=0.25, units=256, l2_bias=1e-3, l2_activity=1e-4)
 INFO = ModelInfo(
@@ -149,3 +151,18 @@ def test_batch_norm_statistics_move_only_where_they_may(photos, batch_norm):
     else:
         assert moved == sorted(moved), "the frozen half stands still"
         assert 0 < sum(moved) < len(norms)
+
+
+@pytest.mark.parametrize("skips", ["true", "false"])
+def test_blocks_are_skipped_at_random_unless_the_plan_says_no(skips):
+    config = to_config(
+        composed(
+            "backbone=efficientnetlite0", "backbone.weights=none", "head=linear", "head.dropout=0",
+            "finetune.batch_norm=frozen", f"finetune.stochastic_depth={skips}",
+        )
+    )  # fmt: skip
+    model = build_classifier(config.backbone, config.head, 3)
+    fitted = compile_stage(model, config, config.finetune.stages["all"], 10)
+    photos = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype(np.float32)
+    once, twice = (np.asarray(fitted(photos, training=True)) for _ in range(2))
+    assert np.array_equal(once, twice) == (skips == "false")

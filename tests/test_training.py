@@ -143,7 +143,7 @@ def test_a_loss_that_becomes_nan_at_once_is_told(tmp_path, tiny_backbone):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "diverged"
 
 
-def test_keep_last_keeps_the_last_epoch(tmp_path):
+def test_keep_last_keeps_the_last_epoch(tmp_path, tiny_backbone):
     root = draw_competition(tmp_path / "data")
     config = quick(root, *TWO_STAGES, "finetune.keep=last", "runtime.eager=true")
     outcome = train(config, tmp_path / "run")
