@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from carcls.cli import run_app
 from carcls.config import to_predict_config
-from carcls.run import prediction_dir
+from carcls.run import directory_in_run
 
 
 def main(cfg: DictConfig, workdir: Path) -> None:
@@ -17,5 +17,5 @@ def main(cfg: DictConfig, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    OmegaConf.register_new_resolver("prediction_dir", prediction_dir, use_cache=True)
+    OmegaConf.register_new_resolver("directory_in_run", directory_in_run, use_cache=True)
     run_app("predict", main)

@@ -160,7 +160,11 @@ def predict(
     if weights is not None:
         values["weights"] = list(weights)
     config = to_predict_config(_composed("predict", values))
-    path = Path(files.prediction_dir(ckpts)) if workdir is None else Path(workdir).expanduser()
+    path = (
+        Path(files.directory_in_run(files.PREDICTION, ckpts))
+        if workdir is None
+        else Path(workdir).expanduser()
+    )
     from carcls.prediction import predict as prediction
 
     with _said(path / "predict.log", quiet):

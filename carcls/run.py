@@ -44,6 +44,7 @@ OOF_PREDICTIONS = "oof_predictions.csv"
 LR_RANGE = "lr_range.csv"
 LR_RANGE_PLOT = "lr_range.png"
 PREDICTION = "prediction"  # the directory that predict.py writes to
+EVALUATION = "evaluation"  # and that of evaluate.py
 TENSORBOARD = "tensorboard"  # and that of runtime.tensorboard=true
 STAGES = "stages"  # and that of the generations of an unfinished run
 
@@ -72,8 +73,8 @@ class ModelInfo:
 
 # What a training run leaves. Hydra has written its own for a new run already; the log goes on.
 _OF_TRAINING = (
-    MODEL, RUN, METRICS, HISTORY, VAL_PREDICTIONS, CURVES, PREDICTION, TENSORBOARD, STAGES,
-    OOF_PREDICTIONS, "fold_*", LR_RANGE, LR_RANGE_PLOT,
+    MODEL, RUN, METRICS, HISTORY, VAL_PREDICTIONS, CURVES, PREDICTION, EVALUATION, TENSORBOARD,
+    STAGES, OOF_PREDICTIONS, "fold_*", LR_RANGE, LR_RANGE_PLOT,
 )  # fmt: skip
 
 
@@ -255,14 +256,19 @@ def find_model(ckpt: str | Path) -> Path:
     return model
 
 
-def prediction_dir(ckpt: str | Sequence[str] | None) -> str:
-    """Where a prediction goes by default: into the first checkpoint's run, else below outputs/."""
+def directory_in_run(kind: str, ckpt: str | Sequence[str] | None) -> str:
+    """Where a prediction goes by default: into the first checkpoint's run, else below outputs/.
+
+    Args:
+        kind: PREDICTION or EVALUATION.
+        ckpt: As it was asked for.
+    """
     first = ckpt if isinstance(ckpt, str) or not ckpt else ckpt[0]
     with suppress(OSError, RuntimeError):  # a name that no file can have is told later
         path = Path(str(first)).expanduser() if first else None
         if path is not None and path.exists():
-            return str((path if path.is_dir() else path.parent) / PREDICTION)
-    return f"outputs/{datetime.now():%Y-%m-%d_%H-%M-%S}_{PREDICTION}"
+            return str((path if path.is_dir() else path.parent) / kind)
+    return f"outputs/{datetime.now():%Y-%m-%d_%H-%M-%S}_{kind}"
 
 
 def read_model_info(model: Path) -> ModelInfo:

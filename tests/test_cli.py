@@ -122,6 +122,15 @@ def test_the_help_of_predict_lists_what_it_takes(tmp_path):
     assert "backbone" not in answer
 
 
+def test_the_help_of_evaluate_lists_what_it_takes(tmp_path):
+    answer = run("evaluate.py", "--help", cwd=tmp_path).stdout
+    for key in ("ckpt", "weights", "tta", "resamples", "seed", "batch_size"):
+        assert f"\n{key}: " in answer
+    assert "backbone" not in answer
+    assert_told(run("evaluate.py", cwd=tmp_path), "Expected ckpt=RUN")
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+
+
 def test_a_missing_data_directory_says_what_was_looked_for(tmp_path):
     result = run("train.py", "data.root=no/such place", cwd=tmp_path)
     assert_told(result, "no/such place, which does not exist", "train.csv and train.zip",

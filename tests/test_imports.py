@@ -19,6 +19,7 @@ LAYERS = [
     ["models"],
     ["plots"],
     ["training", "prediction", "exploration"],
+    ["evaluation"],
     ["trained_run"],
     ["api"],
 ]
@@ -58,6 +59,7 @@ def test_imports_point_downwards(path):
         "carcls.data.sources",
         "carcls.training.jobs",
         "carcls.prediction.predict",
+        "carcls.evaluation.evaluate",
         "carcls.exploration.explore",
     ],
 )

@@ -10,7 +10,12 @@ import pytest
 from omegaconf import OmegaConf
 
 import carcls
-from carcls.config import to_config, to_explore_config, to_predict_config
+from carcls.config import (
+    to_config,
+    to_evaluate_config,
+    to_explore_config,
+    to_predict_config,
+)
 from carcls.quoting import quote_paths
 from tests.test_config import CONF, GROUPS, as_composed, composed, options
 
@@ -38,6 +43,11 @@ def test_every_training_command_composes(words):
 @pytest.mark.parametrize("words", commands_of("predict.py"), ids=" ".join)
 def test_every_prediction_command_composes(words):
     assert to_predict_config(composed(*quote_paths(words), name="predict")).ckpt
+
+
+@pytest.mark.parametrize("words", commands_of("evaluate.py"), ids=" ".join)
+def test_every_evaluation_command_composes(words):
+    assert to_evaluate_config(composed(*quote_paths(words), name="evaluate")).ckpt
 
 
 @pytest.mark.parametrize("words", commands_of("explore.py"), ids=" ".join)

@@ -12,7 +12,7 @@ from carcls.config.data import (
     KaggleData,
     with_absolute_paths,
 )
-from carcls.config.entry_points import PredictConfig, RuntimeConfig, TrainConfig
+from carcls.config.entry_points import EvaluateConfig, PredictConfig, RuntimeConfig, TrainConfig
 from carcls.config.explore import ExploreConfig
 from carcls.config.network import (
     AvgDenseHead,
@@ -25,6 +25,7 @@ from carcls.config.network import (
 from carcls.config.reading import (
     to_config,
     to_data_config,
+    to_evaluate_config,
     to_explore_config,
     to_plain,
     to_predict_config,
@@ -57,6 +58,7 @@ __all__ = [
     "CsvData",
     "DataConfig",
     "DemoData",
+    "EvaluateConfig",
     "ExploreConfig",
     "ExponentialSchedule",
     "FinetuneConfig",
@@ -76,6 +78,7 @@ __all__ = [
     "TrainConfig",
     "to_config",
     "to_data_config",
+    "to_evaluate_config",
     "to_explore_config",
     "to_plain",
     "to_predict_config",

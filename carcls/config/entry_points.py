@@ -149,23 +149,47 @@ class PredictConfig:
     tta: str = "none"  # none, flip, flip+scale: views of a photo that are averaged
 
     def __post_init__(self) -> None:
-        items = self.ckpt if isinstance(self.ckpt, list | tuple) else [self.ckpt]
-        if items in ([None], [""]):
-            items = []
-        expect(
-            all(isinstance(item, str | int | PurePath) and item != "" for item in items),
-            "ckpt to be a run, or a list of runs",
-            ckpt=self.ckpt,
-        )
-        self.ckpt = [str(item) for item in items]
-        if self.weights is not None:
-            expect(
-                isinstance(self.weights, list | tuple)
-                and all(isinstance(weight, int | float) for weight in self.weights),
-                "weights to be a list of numbers, one a checkpoint, such as [2,1]",
-                weights=self.weights,
-            )
-            self.weights = [float(weight) for weight in self.weights]
+        _check_networks(self)
         expect(self.top >= 1, "top to be at least 1", top=self.top)
-        expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
-        expect_one_of(("none", "flip", "flip+scale"), tta=self.tta)
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig:
+    """All of `python evaluate.py`."""
+
+    ckpt: Any  # as in PredictConfig, and the next five too
+    data: dict[str, Any] | None
+    batch_size: int
+    runtime: RuntimeConfig
+    weights: Any = None
+    tta: str = "none"
+    resamples: int = 1000  # of the bootstrap behind the intervals; 0: no intervals
+    seed: int = 42  # of these
+
+    def __post_init__(self) -> None:
+        _check_networks(self)
+        expect(self.resamples >= 0, "resamples to be 0 or more", resamples=self.resamples)
+        expect(self.seed >= 0, "seed to be 0 or more", seed=self.seed)
+
+
+def _check_networks(config: PredictConfig | EvaluateConfig) -> None:
+    """Checks which networks are asked, and how; makes lists of what may be one."""
+    items = config.ckpt if isinstance(config.ckpt, list | tuple) else [config.ckpt]
+    if items in ([None], [""]):
+        items = []
+    expect(
+        all(isinstance(item, str | int | PurePath) and item != "" for item in items),
+        "ckpt to be a run, or a list of runs",
+        ckpt=config.ckpt,
+    )
+    config.ckpt = [str(item) for item in items]
+    if config.weights is not None:
+        expect(
+            isinstance(config.weights, list | tuple)
+            and all(isinstance(weight, int | float) for weight in config.weights),
+            "weights to be a list of numbers, one a checkpoint, such as [2,1]",
+            weights=config.weights,
+        )
+        config.weights = [float(weight) for weight in config.weights]
+    expect(config.batch_size >= 1, "batch_size to be at least 1", batch_size=config.batch_size)
+    expect_one_of(("none", "flip", "flip+scale"), tta=config.tta)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from carcls import run as files
 from carcls import runtime
-from carcls.config import DataConfig, PredictConfig, to_data_config
+from carcls.config import DataConfig, EvaluateConfig, PredictConfig, to_data_config
 from carcls.console import facts, progress_bar, table
 from carcls.data.records import examples, opened_in_part
 from carcls.data.sources import read_test_photos
@@ -87,7 +87,9 @@ def _check_outputs(config: PredictConfig, workdir: Path) -> None:
         )
 
 
-def _run(predictor: Predictor | Ensemble, paths: list[str], config: PredictConfig) -> Predicted:
+def predict_photos(
+    predictor: Predictor | Ensemble, paths: list[str], config: PredictConfig | EvaluateConfig
+) -> Predicted:
     """Sets Keras up and predicts, with one bar over all members and views."""
     import carcls.backend  # noqa: F401
 
@@ -127,7 +129,7 @@ def _predict_photos(
 ) -> pd.DataFrame:
     paths = find_photos(config.images)
     metrics = _describe(predictor)
-    predicted = _run(predictor, paths, config)
+    predicted = predict_photos(predictor, paths, config)
     errors = predicted.errors
     reasons = [f"{paths[i]} ({reason})" for i, reason in sorted(errors.items())]
     if len(reasons) == len(paths):
@@ -171,7 +173,7 @@ def _predict_submission(
 ) -> pd.DataFrame:
     first = predictor.members[0]
     info = first.info
-    data, is_own = _data_to_predict(info, config)
+    data, is_own = data_to_predict(info, config.data)
     if is_own and data.name != "demo" and not Path(data.root).exists():
         raise UserError(
             f"Expected the data that the run was trained on in {data.root}. Received: no such "
@@ -192,7 +194,7 @@ def _predict_submission(
             f"{data.root}.\n"
         )
     present = [i for i, path in enumerate(test.paths) if path is not None]
-    predicted = _run(predictor, [test.paths[i] for i in present], config)
+    predicted = predict_photos(predictor, [test.paths[i] for i in present], config)
     reason_of = dict(test.reasons)
     reason_of |= {test.ids[present[row]]: reason for row, reason in predicted.errors.items()}
     probs_of = {
@@ -226,11 +228,18 @@ def _predict_submission(
     return submission.table
 
 
-def _data_to_predict(info: files.ModelInfo, config: PredictConfig) -> tuple[DataConfig, bool]:
-    """The data to predict, and whether it is what the run was trained on."""
+def data_to_predict(
+    info: files.ModelInfo, wanted: dict[str, Any] | None
+) -> tuple[DataConfig, bool]:
+    """The data that is meant, and whether it is what the run was trained on.
+
+    Args:
+        info: Of the run.
+        wanted: What differs from its data; with `name` another source altogether.
+    """
     # Runs before 0.3 have a setting that there is no more, and that predicting never needed.
     own = {key: value for key, value in info.config["data"].items() if key != "memory_limit_gb"}
-    changes = {key: value for key, value in (config.data or {}).items() if value is not None}
+    changes = {key: value for key, value in (wanted or {}).items() if value is not None}
     if "name" in changes:  # data=OPTION: another source altogether
         return to_data_config(changes), False
     if own["name"] == "demo" and "root" in changes:  # other data than what would be drawn

@@ -1,0 +1,226 @@
+"""`evaluate.py`: what a run is worth, measured on photos that it has not trained on."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from carcls import run as files
+from carcls.config import EvaluateConfig
+from carcls.console import facts, table
+from carcls.data.records import TrainingPhotos, examples, opened_in_part
+from carcls.data.sources import read_training_photos
+from carcls.errors import UserError
+from carcls.evaluation import pictures
+from carcls.evaluation.metrics import Metrics, measure, most_confused
+from carcls.evaluation.photos import PhotosToMeasure, photos_to_measure
+from carcls.prediction.ensemble import Ensemble, load_predictor
+from carcls.prediction.predict import data_to_predict, predict_photos
+from carcls.prediction.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+PER_CLASS, PREDICTIONS, CONFUSED = "per_class.csv", "predictions.csv", "confused.csv"
+CONFUSION, RELIABILITY, WRONG = "confusion.png", "reliability.png", "wrong.png"
+_PAIRS_SHOWN = 5
+_NAMES = {
+    "top1": "accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "F1, mean of classes", "weighted_f1": "F1, weighted by photos", "nll": "NLL",
+    "ece": "calibration error",
+}  # fmt: skip
+
+
+def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
+    """Measures a run, or several as an ensemble, and writes all that follows into `workdir`.
+
+    Returns:
+        What `metrics.json` holds: top1, top5, nll, ece and others, `n`, and `intervals`.
+
+    Raises:
+        UserError: If a checkpoint or the data are not as they should be.
+    """
+    if not config.ckpt:
+        raise UserError(
+            "Expected ckpt=RUN, the directory of a trained run (or a .keras file). Received: none."
+        )
+    if (workdir / files.MODEL).is_file() or files.all_folds(workdir):
+        raise UserError(
+            "Expected a directory of its own for the evaluation. Received: "
+            f"hydra.run.dir={files.shown(workdir)}, which holds a run. Leave it out: "
+            f"{files.EVALUATION}/ in the run is the default."
+        )
+    predictor = load_predictor(config.ckpt, config.weights)
+    members = predictor.members
+    if members[0].model_path is None:
+        raise UserError(
+            f"Expected a trained run. Received: ckpt={members[0].name}, which knows ImageNet's "
+            "classes only."
+        )
+    data, is_own = data_to_predict(members[0].info, config.data)
+    where, records = str(data.root), read_training_photos(data)
+    names = predictor.class_names
+    measured = _out_of_fold(config, records, names) if is_own else None
+    if measured is None:
+        measured = _predicted(predictor, photos_to_measure(records, members, where), config, where)
+    probs, labels = measured.probs, measured.table.label.to_numpy()
+    metrics = measure(probs, labels, names, seed=config.seed, resamples=config.resamples)
+    title = " + ".join(Path(member.name).name for member in members)
+    pairs = most_confused(metrics, names)
+    written = {
+        **metrics.values, "n": metrics.n,
+        "intervals": {name: list(ends) for name, ends in metrics.intervals.items()},
+    }  # fmt: skip
+    _write(workdir, metrics, pairs, measured.table, probs, names, title)
+    run_facts = {
+        **files.describe_environment(), "ckpt": config.ckpt, "weights": predictor.shares,
+        "tta": config.tta, "data_root": where, **measured.facts,
+    }  # fmt: skip
+    files.write_json(workdir / files.RUN, run_facts)
+    files.write_json(workdir / files.METRICS, written)
+    log.info(_summary(workdir, metrics, pairs))
+    return written
+
+
+@dataclass(kw_only=True)
+class _Measured:
+    """Photos and what was said of them.
+
+    Attributes:
+        table: id, path and label of `n` photos.
+        probs: `(n, num_classes)`.
+        facts: For `run.json`.
+    """
+
+    table: pd.DataFrame
+    probs: np.ndarray
+    facts: dict[str, Any]
+
+
+def _out_of_fold(
+    config: EvaluateConfig, records: TrainingPhotos, names: list[str]
+) -> _Measured | None:
+    """What the folds of one run said of the photos that they had not trained on, if it is that."""
+    path = Path(config.ckpt[0]) / files.OOF_PREDICTIONS
+    if len(config.ckpt) > 1 or not path.is_file():
+        return None
+    if config.tta != "none":
+        raise UserError(
+            "Expected tta=none with a run of several folds on its own photos, each of which only "
+            f"one fold has not trained on. Received: tta={config.tta}. Measure with other photos: "
+            "data=folder data.root=DIR."
+        )
+    saved = pd.read_csv(path, dtype={"id": str, "label": str}, keep_default_na=False)
+    paths = dict(zip(records.table.id.astype(str), records.table.path, strict=True))
+    is_there = saved.id.isin(paths)
+    saved = saved[is_there].reset_index(drop=True)
+    log.info(f"{len(saved)} photos, each by the fold that has not trained on it.")
+    if not is_there.all():
+        log.warning(f"WARNING: {np.sum(~is_there)} photos are not there any more: left out.")
+    index_of = {name: index for index, name in enumerate(names)}
+    table = pd.DataFrame(
+        {"id": saved.id, "path": saved.id.map(paths), "label": saved.label.map(index_of)}
+    )
+    probs = saved[[f"p_{name}" for name in names]].to_numpy(np.float32)
+    return _Measured(table=table, probs=probs, facts={"out_of_fold": True})
+
+
+def _predicted(
+    predictor: Predictor | Ensemble, photos: PhotosToMeasure, config: EvaluateConfig, where: str
+) -> _Measured:
+    """Predicts the photos, says what cannot be opened, and leaves it out."""
+    _say_photos(photos, where)
+    predicted = predict_photos(predictor, photos.table.path.tolist(), config)
+    ids = photos.table.id
+    opens = np.setdiff1d(np.arange(len(photos.table)), list(predicted.errors))
+    if not len(opens):
+        raise UserError(
+            f"Expected photos that can be opened. Received: {where}, none of whose "
+            f"{len(photos.table)} can: {examples(list(predicted.errors.values()))}."
+        )
+    if predicted.notes:
+        log.info(opened_in_part([ids.iloc[index] for index in sorted(predicted.notes)]))
+    if predicted.errors:
+        named = examples([ids.iloc[index] for index in sorted(predicted.errors)])
+        log.warning(f"WARNING: {len(predicted.errors)} photos cannot be opened: {named}.")
+    facts_of_photos = {
+        "left_out_as_trained_on": photos.trained_on,
+        "training_photos_unknown_of": photos.unknown,
+        "not_opened": [
+            {"id": ids.iloc[i], "reason": why} for i, why in sorted(predicted.errors.items())
+        ],
+        "notes": [{"id": ids.iloc[i], "note": note} for i, note in sorted(predicted.notes.items())],
+    }
+    table_of_photos = photos.table.iloc[opens].reset_index(drop=True)
+    return _Measured(table=table_of_photos, probs=predicted.probs[opens], facts=facts_of_photos)
+
+
+def _say_photos(photos: PhotosToMeasure, where: str) -> None:
+    log.info(f"{len(photos.table)} photos of {where} to measure with.")
+    if photos.trained_on:
+        log.info(
+            f"{photos.trained_on} others trained the network, or are copies of photos that did: "
+            "they are left out."
+        )
+    if photos.unknown:
+        log.warning(
+            f"WARNING: it is not known which photos trained {examples(photos.unknown)}: photos "
+            "that did would be measured as if they were new."
+        )
+
+
+def _write(
+    workdir: Path, metrics: Metrics, pairs: pd.DataFrame, shown: pd.DataFrame, probs: np.ndarray,
+    names: list[str], title: str,
+) -> None:  # fmt: skip
+    predicted = probs.argmax(1)
+    of_names = np.array(names, object)
+    predictions = pd.DataFrame(
+        {"id": shown.id, "path": shown.path, "label": of_names[shown.label],
+         "predicted": of_names[predicted]}
+    )  # fmt: skip
+    columns = pd.DataFrame(probs, columns=[f"p_{name}" for name in names])
+    tables = {
+        PREDICTIONS: pd.concat([predictions, columns], axis=1),
+        PER_CLASS: metrics.per_class,
+        CONFUSED: pairs,
+    }
+    for name, rows in tables.items():
+        with files.replacing(workdir / name) as temporary:
+            rows.to_csv(temporary, index=False)
+    drawn = {
+        CONFUSION: pictures.draw_confusion(metrics.confusion, names, title),
+        RELIABILITY: pictures.draw_reliability(metrics, title),
+    }
+    wrong = np.flatnonzero(predicted != shown.label.to_numpy())
+    if len(wrong):
+        surest = wrong[np.argsort(-probs[wrong].max(1), kind="stable")]
+        drawn[WRONG] = pictures.draw_wrong(
+            predictions.iloc[surest], probs.max(1)[surest], f"{title}: wrong, the surest first"
+        )
+    (workdir / WRONG).unlink(missing_ok=True)
+    for name, figure in drawn.items():
+        with files.replacing(workdir / name) as temporary:
+            figure.savefig(temporary, format="png")
+
+
+def _summary(workdir: Path, metrics: Metrics, pairs: pd.DataFrame) -> str:
+    rows = []
+    for name, value in metrics.values.items():
+        form = (lambda v: f"{v:.3f}") if name in ("nll", "ece") else (lambda v: f"{v:.2%}")
+        ends = metrics.intervals.get(name)
+        rows.append(
+            [_NAMES[name], form(value), f"{form(ends[0])} to {form(ends[1])}" if ends else ""]
+        )
+    text = f"\n{table(['', 'measured', '95 % interval'], rows)}\n"
+    for pair in pairs.head(_PAIRS_SHOWN).itertuples():
+        text += f"\n{pair.label} taken for {pair.predicted}: {pair.photos} ({pair.share:.0%})"
+    places = [
+        ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("pairs", CONFUSED),
+        ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), ("numbers", files.METRICS),
+    ]  # fmt: skip
+    listed = [(what, str(files.shown(workdir / name))) for what, name in places
+              if (workdir / name).is_file()]  # fmt: skip
+    return f"{text}\n\n{facts(listed)}"

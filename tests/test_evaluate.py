@@ -1,0 +1,188 @@
+"""evaluate.py: which photos it measures with, and that its numbers are those of its predictions."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn import metrics as sklearn
+
+from carcls.config import to_config, to_evaluate_config
+from carcls.errors import UserError
+from carcls.evaluation.evaluate import evaluate
+from carcls.training.inputs import prepare_inputs
+from carcls.training.jobs import run_job
+from tests.conftest import COLOURS, draw_competition, draw_photo, use_tiny_backbone
+from tests.test_config import as_composed, composed
+
+QUICK = (
+    "backbone=efficientnetlite0", "image_size=32", "batch_size=4", "runtime.eager=true",
+    "runtime.workers=0", "finetune=frozen", "finetune.stages.head.epochs=2", "head=linear",
+    "runtime.preflight=false",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with data/, a run, and one of two folds."""
+    folder = tmp_path_factory.mktemp("runs")
+    root = draw_competition(folder / "data", per_class=8)
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_backbone(patch.setattr)
+        for name, overrides in (("run", ()), ("folds", ("data.folds=2",))):
+            config = to_config(composed(f"data.root='{root}'", *QUICK, *overrides))
+            run_job(config, folder / name, prepare_inputs(config))
+    return folder
+
+
+def evaluated(workdir, *overrides: str) -> dict:
+    config = as_composed("resamples=50", *overrides, name="evaluate")
+    workdir.mkdir(exist_ok=True)
+    return evaluate(to_evaluate_config(config), workdir)
+
+
+@pytest.fixture(scope="module")
+def own(runs, tmp_path_factory):
+    """The run, measured with its own data: (metrics, where)."""
+    workdir = tmp_path_factory.mktemp("own")
+    return evaluated(workdir, f"ckpt='{runs / 'run'}'"), workdir
+
+
+def test_a_run_is_measured_with_the_photos_it_was_validated_with(own, runs):
+    metrics, workdir = own
+    saved = pd.read_csv(runs / "run" / "val_predictions.csv", dtype={"id": str})
+    found = pd.read_csv(workdir / "predictions.csv", dtype={"id": str})
+    assert sorted(found.id) == sorted(saved.id)
+    of_run = json.loads((runs / "run" / "metrics.json").read_text())
+    assert metrics["n"] == of_run["n_val"] == 6
+    assert metrics["top1"] == pytest.approx(of_run["val_accuracy"])
+    assert metrics["nll"] == pytest.approx(of_run["val_nll"], abs=1e-5)
+    assert json.loads((workdir / "run.json").read_text())["left_out_as_trained_on"] == 18
+
+
+def test_the_numbers_are_those_of_the_saved_predictions(own):
+    metrics, workdir = own
+    rows = pd.read_csv(workdir / "predictions.csv")
+    assert metrics["top1"] == pytest.approx(np.mean(rows.label == rows.predicted))
+    expected = sklearn.f1_score(rows.label, rows.predicted, average="macro", zero_division=0)
+    assert metrics["macro_f1"] == pytest.approx(expected)
+    low, high = metrics["intervals"]["top1"]
+    assert 0 <= low <= metrics["top1"] <= high <= 1
+    assert json.loads((workdir / "metrics.json").read_text()) == metrics
+    of_classes = pd.read_csv(workdir / "per_class.csv", dtype={"class": str})
+    assert of_classes["class"].tolist() == ["007", "12", "red, wide"]
+    assert of_classes.photos.sum() == 6
+    wrong = rows[rows.label != rows.predicted]
+    assert pd.read_csv(workdir / "confused.csv").photos.sum() == len(wrong)
+
+
+def test_the_pictures_are_there_and_the_sheet_only_when_something_is_wrong(own):
+    metrics, workdir = own
+    drawn = {path.name for path in workdir.glob("*.png")}
+    assert drawn == {"confusion.png", "reliability.png"} | (
+        {"wrong.png"} if metrics["top1"] < 1 else set()
+    )
+    for name in drawn:
+        assert np.asarray(Image.open(workdir / name).convert("L")).std() > 10
+
+
+def new_photos(folder, per_class: int = 2):
+    for name, colour in COLOURS.items():
+        for number in range(per_class):
+            draw_photo(folder / name / f"new{number}.png", colour, 900 + number + len(name))
+    return folder
+
+
+def test_other_photos_are_measured_but_for_copies_of_those_it_trained_on(runs, tmp_path, caplog):
+    root = new_photos(tmp_path / "new")
+    validated = set(pd.read_csv(runs / "run" / "val_predictions.csv", dtype=str).id)
+    trained = [p for p in (runs / "data" / "train" / "12").iterdir() if p.name not in validated]
+    shutil.copy(trained[0], root / "12" / "renamed.png")
+    with caplog.at_level("INFO"):
+        metrics = evaluated(
+            tmp_path / "out", f"ckpt='{runs / 'run'}'", "data=folder", f"data.root='{root}'"
+        )
+    assert metrics["n"] == 6
+    assert "1 others trained the network, or are copies of photos that did" in caplog.text
+    found = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert not found.path.str.contains("renamed").any()
+
+
+def test_photos_that_all_trained_the_network_measure_nothing(runs, tmp_path):
+    validated = set(pd.read_csv(runs / "run" / "val_predictions.csv", dtype=str).id)
+    for path in (runs / "data" / "train").rglob("*.png"):
+        if path.name not in validated:
+            target = tmp_path / "seen" / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    with pytest.raises(UserError) as error:
+        evaluated(
+            tmp_path / "out", f"ckpt='{runs / 'run'}'", "data=folder",
+            f"data.root='{tmp_path / 'seen'}'",
+        )  # fmt: skip
+    assert str(error.value) == (
+        f"Expected photos that the run has not trained on. Received: {tmp_path / 'seen'}, all of "
+        "whose 18 photos trained a network. Measure with others: data=folder data.root=DIR."
+    )
+
+
+def test_classes_that_do_not_match_are_named_on_both_sides(runs, tmp_path):
+    root = new_photos(tmp_path / "new")
+    (root / "007").rename(root / "008")
+    with pytest.raises(UserError) as error:
+        evaluated(tmp_path / "out", f"ckpt='{runs / 'run'}'", "data=folder", f"data.root='{root}'")
+    assert str(error.value) == (
+        f"Expected photos of the classes that {runs / 'run'} knows. Received: {root}, of whose 3 "
+        "classes it does not know 1: 008. Of its own 3 the data lacks 1: 007. Name both alike, or "
+        "leave classes out with data.exclude=FILE."
+    )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_of_folds_each_photo_is_measured_by_the_one_that_has_not_seen_it(runs, tmp_path):
+    metrics = evaluated(tmp_path / "out", f"ckpt='{runs / 'folds'}'")
+    of_run = json.loads((runs / "folds" / "metrics.json").read_text())
+    assert metrics["n"] == of_run["n_val"] == 24
+    assert metrics["top1"] == pytest.approx(of_run["val_accuracy"])
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["out_of_fold"] is True
+    with pytest.raises(UserError, match="Expected tta=none with a run of several folds on its own"):
+        evaluated(tmp_path / "out", f"ckpt='{runs / 'folds'}'", "tta=flip")
+
+
+def test_folds_are_an_ensemble_for_other_photos(runs, tmp_path):
+    root = new_photos(tmp_path / "new")
+    metrics = evaluated(
+        tmp_path / "out", f"ckpt='{runs / 'folds'}'", "data=folder", f"data.root='{root}'",
+        "resamples=0", "tta=flip",
+    )  # fmt: skip
+    assert (metrics["n"], metrics["intervals"]) == (6, {})
+
+
+def test_a_model_without_its_run_is_measured_with_a_warning(runs, tmp_path, caplog):
+    shutil.copy(runs / "run" / "model.keras", tmp_path / "mine.keras")
+    metrics = evaluated(tmp_path / "out", f"ckpt='{tmp_path / 'mine.keras'}'")
+    assert metrics["n"] == 24
+    assert f"it is not known which photos trained {tmp_path / 'mine.keras'}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        ((), "Expected ckpt=RUN, the directory of a trained run"),
+        (("ckpt=efficientnetlite0",), "Expected a trained run. Received: ckpt=efficientnetlite0"),
+        (("ckpt=nowhere",), "nowhere"),
+        (("ckpt=x", "tta=rotate"), "Expected tta to be one of none, flip, flip"),
+        (("ckpt=x", "resamples=-1"), "Expected resamples to be 0 or more. Received: resamples=-1"),
+        (("ckpt=x", "batch_size=0"), "Expected batch_size to be at least 1"),
+    ],
+)
+def test_mistakes_are_told(overrides, text, tmp_path):
+    with pytest.raises(UserError, match=text):
+        evaluated(tmp_path / "out", *overrides)
+
+
+def test_a_run_is_not_written_over(runs):
+    with pytest.raises(UserError, match="Expected a directory of its own for the evaluation"):
+        evaluated(runs / "run", f"ckpt='{runs / 'run'}'")
