@@ -15,7 +15,7 @@ from carcls.config import to_data_config, to_predict_config
 from carcls.data.sources import read_test_photos
 from carcls.errors import UserError
 from carcls.prediction.photos import find_photos, likeliest
-from carcls.prediction.predict import _data_to_predict, predict
+from carcls.prediction.predict import data_to_predict, predict
 from carcls.prediction.submission import check_submission, make_submission, write_submission
 from carcls.run import find_model
 from carcls.training.loop import train
@@ -334,5 +334,5 @@ def test_a_run_of_before_the_cache_can_still_predict(tmp_path):
     """Its configuration has a setting that there is no more."""
     data = {"name": "folder", "root": str(tmp_path), "memory_limit_gb": 4.0}
     info = SimpleNamespace(config={"data": data})
-    config, is_own = _data_to_predict(info, SimpleNamespace(data=None))
+    config, is_own = data_to_predict(info, None)
     assert (config.name, config.root, is_own) == ("folder", str(tmp_path), True)
