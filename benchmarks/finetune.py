@@ -60,7 +60,8 @@ RECIPES: dict[str, list[str]] = {
     "with_discriminative_rates": [*FAST, f"{ALL}.bottom_rate=0.1"],
     "with_half_the_rate": [*FAST, "optimizer.learning_rate=2.5e-4"],
     "with_twice_the_rate": [*FAST, "optimizer.learning_rate=1e-3"],
-    "with_twice_the_epochs": [*FAST, f"{ALL}.epochs=30"],
+    "with_half_the_epochs": [*FAST, f"{ALL}.epochs=15"],
+    "with_twice_the_epochs": [*FAST, f"{ALL}.epochs=60"],
     "with_stochastic_depth": [*FAST, "finetune.stochastic_depth=true"],
     "with_mixing_smaller_photos_and_clipping": [*FAST, *MIX, *SMALLER, "optimizer.clip_norm=0.5"],
 }  # fmt: skip
