@@ -1,6 +1,7 @@
 """evaluate.py: which photos it measures with, and that its numbers are those of its predictions."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -12,6 +13,8 @@ from sklearn import metrics as sklearn
 from carcls.config import to_config, to_evaluate_config
 from carcls.errors import UserError
 from carcls.evaluation.evaluate import evaluate
+from carcls.evaluation.metrics import measure, most_confused
+from carcls.evaluation.page import advice
 from carcls.training.inputs import prepare_inputs
 from carcls.training.jobs import run_job
 from tests.conftest import COLOURS, draw_competition, draw_photo, use_tiny_backbone
@@ -86,6 +89,41 @@ def test_the_pictures_are_there_and_the_sheet_only_when_something_is_wrong(own):
     )
     for name in drawn:
         assert np.asarray(Image.open(workdir / name).convert("L")).std() > 10
+
+
+def test_the_report_stands_alone_and_tells_the_same_numbers(own, runs):
+    metrics, workdir = own
+    html = (workdir / "report.html").read_text()
+    assert f"<b>{metrics['top1']:.2%}</b><span>accuracy<br>" in html
+    low, high = metrics["intervals"]["top1"]
+    assert f"{low:.2%} to {high:.2%}" in html
+    assert "red, wide" in html
+    assert f"Labelled photos of {runs / 'data'}." in html
+    titles = re.findall(r"<h2>(.*?)</h2>", html)
+    assert titles == [
+        "What it was measured with", "How training went", "How good it is", "Where it fails",
+        "What to do next",
+    ]  # fmt: skip
+    sources = re.findall(r'src="(.{22})', html)
+    assert len(sources) == 3 + (metrics["top1"] < 1)
+    assert set(sources) == {"data:image/png;base64,"}
+    assert not re.search(r"(?:href|src)=\"(?!#|data:)", html), "nothing is fetched"
+    assert f"python predict.py ckpt={runs / 'run'} images=PHOTO" in html
+
+
+def test_advice_follows_from_the_numbers():
+    labels = np.repeat([0, 1, 2], 20)
+    predicted = np.where(labels == 2, 1, labels)  # the third is always taken for the second
+    probs = np.full((60, 3), 0.01)
+    probs[np.arange(60), predicted] = 0.98
+    metrics = measure(probs, labels, ["a", "b", "c"], seed=0, resamples=100)
+    found = advice(metrics, most_confused(metrics, ["a", "b", "c"]))
+    assert found[0].startswith("60 photos tell the accuracy to ±1")
+    assert found[1] == ("Classes that are seldom recognised: c (0%). More photos of these first.")
+    assert found[2].startswith("c is taken for b most often, 20 times.")
+    assert found[3].startswith("On average it is 31% surer than it is right")
+    right = measure(np.eye(3)[labels], labels, ["a", "b", "c"], seed=0, resamples=100)
+    assert advice(right, most_confused(right, ["a", "b", "c"])) == []
 
 
 def new_photos(folder, per_class: int = 2):

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ import numpy as np
 import pandas as pd
 
 from carcls import run as files
-from carcls.config import EvaluateConfig
+from carcls.config import DataConfig, EvaluateConfig
 from carcls.console import facts, table
 from carcls.data.records import TrainingPhotos, examples, opened_in_part
 from carcls.data.sources import read_training_photos
 from carcls.errors import UserError
 from carcls.evaluation import pictures
-from carcls.evaluation.metrics import Metrics, measure, most_confused
+from carcls.evaluation.metrics import NAMES, Metrics, measure, most_confused, shown_value
+from carcls.evaluation.page import Content, Run, build_page
 from carcls.evaluation.photos import PhotosToMeasure, photos_to_measure
 from carcls.prediction.ensemble import Ensemble, load_predictor
+from carcls.prediction.members import run_dir
 from carcls.prediction.predict import data_to_predict, predict_photos
 from carcls.prediction.predictor import Predictor
 
@@ -25,12 +28,8 @@ log = logging.getLogger(__name__)
 
 PER_CLASS, PREDICTIONS, CONFUSED = "per_class.csv", "predictions.csv", "confused.csv"
 CONFUSION, RELIABILITY, WRONG = "confusion.png", "reliability.png", "wrong.png"
+REPORT = "report.html"
 _PAIRS_SHOWN = 5
-_NAMES = {
-    "top1": "accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "F1, mean of classes", "weighted_f1": "F1, weighted by photos", "nll": "NLL",
-    "ece": "calibration error",
-}  # fmt: skip
 
 
 def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
@@ -73,7 +72,19 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
         **metrics.values, "n": metrics.n,
         "intervals": {name: list(ends) for name, ends in metrics.intervals.items()},
     }  # fmt: skip
-    _write(workdir, metrics, pairs, measured.table, probs, names, title)
+    drawn = _write(workdir, metrics, pairs, measured.table, probs, names, title)
+    content = Content(
+        title=title,
+        made=f"{datetime.now():%Y-%m-%d %H:%M}, {files.command_line()}",
+        where=where,
+        unseen=measured.unseen,
+        runs=[_run_of(member) for member in members],
+        metrics=metrics,
+        pairs=pairs,
+        pictures=drawn,
+        next_commands=_next_commands(config, data),
+    )
+    files.write_text(workdir / REPORT, build_page(content))
     run_facts = {
         **files.describe_environment(), "ckpt": config.ckpt, "weights": predictor.shares,
         "tta": config.tta, "data_root": where, **measured.facts,
@@ -92,11 +103,13 @@ class _Measured:
         table: id, path and label of `n` photos.
         probs: `(n, num_classes)`.
         facts: For `run.json`.
+        unseen: Why the photos are new to the network, in a sentence.
     """
 
     table: pd.DataFrame
     probs: np.ndarray
     facts: dict[str, Any]
+    unseen: str
 
 
 def _out_of_fold(
@@ -124,7 +137,12 @@ def _out_of_fold(
         {"id": saved.id, "path": saved.id.map(paths), "label": saved.label.map(index_of)}
     )
     probs = saved[[f"p_{name}" for name in names]].to_numpy(np.float32)
-    return _Measured(table=table, probs=probs, facts={"out_of_fold": True})
+    return _Measured(
+        table=table,
+        probs=probs,
+        facts={"out_of_fold": True},
+        unseen="Each was predicted by the one fold that has not trained on it.",
+    )
 
 
 def _predicted(
@@ -154,7 +172,15 @@ def _predicted(
         "notes": [{"id": ids.iloc[i], "note": note} for i, note in sorted(predicted.notes.items())],
     }
     table_of_photos = photos.table.iloc[opens].reset_index(drop=True)
-    return _Measured(table=table_of_photos, probs=predicted.probs[opens], facts=facts_of_photos)
+    unseen = "None of them, and no byte-for-byte copy of one, has trained the network."
+    if photos.unknown:
+        unseen = f"It is not known which photos trained {examples(photos.unknown)}."
+    return _Measured(
+        table=table_of_photos,
+        probs=predicted.probs[opens],
+        facts=facts_of_photos,
+        unseen=unseen,
+    )
 
 
 def _say_photos(photos: PhotosToMeasure, where: str) -> None:
@@ -174,7 +200,8 @@ def _say_photos(photos: PhotosToMeasure, where: str) -> None:
 def _write(
     workdir: Path, metrics: Metrics, pairs: pd.DataFrame, shown: pd.DataFrame, probs: np.ndarray,
     names: list[str], title: str,
-) -> None:  # fmt: skip
+) -> dict[str, bytes]:  # fmt: skip
+    """Writes tables and pictures; returns these, PNG files by name without its ending."""
     predicted = probs.argmax(1)
     of_names = np.array(names, object)
     predictions = pd.DataFrame(
@@ -201,23 +228,51 @@ def _write(
             predictions.iloc[surest], probs.max(1)[surest], f"{title}: wrong, the surest first"
         )
     (workdir / WRONG).unlink(missing_ok=True)
+    pngs = {}
     for name, figure in drawn.items():
         with files.replacing(workdir / name) as temporary:
             figure.savefig(temporary, format="png")
+        pngs[Path(name).stem] = (workdir / name).read_bytes()
+    return pngs
+
+
+def _run_of(member: Predictor) -> Run:
+    """What a network's run directory tells of it, where it lies in one."""
+    info, directory = member.info, run_dir(member)
+    curves, stages = None, []
+    if directory is not None:
+        stages = files.read_json(directory / files.METRICS).get("stages", [])
+        path = directory / files.CURVES
+        curves = path.read_bytes() if path.is_file() else None
+    return Run(
+        name=member.name,
+        trained=dict(zip(info.class_names, info.class_counts, strict=True)),
+        stages=stages,
+        curves=curves,
+    )
+
+
+def _next_commands(config: EvaluateConfig, data: DataConfig) -> list[str]:
+    ckpts = ",".join(files.shell_quoted(Path(ckpt)) for ckpt in config.ckpt)
+    ckpt = f"[{ckpts}]" if len(config.ckpt) > 1 else ckpts
+    return [
+        f"python predict.py ckpt={ckpt} images=PHOTO",
+        f"python explore.py data={data.name} data.root={files.shell_quoted(Path(data.root))}",
+        f"python evaluate.py ckpt={ckpt} data=folder data.root=OTHER",
+    ]
 
 
 def _summary(workdir: Path, metrics: Metrics, pairs: pd.DataFrame) -> str:
     rows = []
     for name, value in metrics.values.items():
-        form = (lambda v: f"{v:.3f}") if name in ("nll", "ece") else (lambda v: f"{v:.2%}")
         ends = metrics.intervals.get(name)
-        rows.append(
-            [_NAMES[name], form(value), f"{form(ends[0])} to {form(ends[1])}" if ends else ""]
-        )
+        between = " to ".join(shown_value(name, end) for end in ends) if ends else ""
+        rows.append([NAMES[name], shown_value(name, value), between])
     text = f"\n{table(['', 'measured', '95 % interval'], rows)}\n"
     for pair in pairs.head(_PAIRS_SHOWN).itertuples():
         text += f"\n{pair.label} taken for {pair.predicted}: {pair.photos} ({pair.share:.0%})"
     places = [
+        ("report", REPORT),
         ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("pairs", CONFUSED),
         ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), ("numbers", files.METRICS),
     ]  # fmt: skip

@@ -9,6 +9,17 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 _BINS = 15  # of the expected calibration error, as in Guo et al., 2017
 _LEVEL = 0.95
 
+NAMES = {
+    "top1": "accuracy", "top5": "top-5 accuracy", "nll": "NLL",
+    "balanced_accuracy": "balanced accuracy", "macro_f1": "F1, mean of classes",
+    "weighted_f1": "F1, weighted by photos", "ece": "calibration error",
+}  # fmt: skip
+
+
+def shown_value(name: str, value: float) -> str:
+    """One of `NAMES` as people read it: shares in per cent."""
+    return f"{value:.3f}" if name in ("nll", "ece") else f"{value:.2%}"
+
 
 @dataclass(kw_only=True)
 class Metrics:

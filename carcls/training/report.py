@@ -150,6 +150,11 @@ def summary(session: Session, metrics: dict[str, Any], status: str) -> str:
         ("history", str(workdir / files.HISTORY)),
         *([("validation", str(workdir / files.VAL_PREDICTIONS))] if metrics["n_val"] else []),
         ("predict with", f"python predict.py ckpt={files.shell_quoted(session.workdir)}{images}"),
+        *(
+            [("measure with", f"python evaluate.py ckpt={files.shell_quoted(session.workdir)}")]
+            if metrics["n_val"]
+            else []
+        ),
         *([("go on with", how_to_go_on(session.workdir))] if status == "interrupted" else []),
     ]
     columns = ["stage", "epochs", "best val_accuracy", "time"]
