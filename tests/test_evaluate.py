@@ -185,7 +185,9 @@ def test_of_folds_each_photo_is_measured_by_the_one_that_has_not_seen_it(runs, t
     assert metrics["n"] == of_run["n_val"] == 24
     assert metrics["top1"] == pytest.approx(of_run["val_accuracy"])
     assert json.loads((tmp_path / "out" / "run.json").read_text())["out_of_fold"] is True
-    with pytest.raises(UserError, match="Expected tta=none with a run of several folds on its own"):
+    with pytest.raises(
+        UserError, match="Expected neither tta nor calibrated with a run of several folds"
+    ):
         evaluated(tmp_path / "out", f"ckpt='{runs / 'folds'}'", "tta=flip")
 
 

@@ -147,6 +147,7 @@ class PredictConfig:
     runtime: RuntimeConfig
     weights: Any = None  # what each of several checkpoints counts, a list; null: all the same
     tta: str = "none"  # none, flip, flip+scale: views of a photo that are averaged
+    calibrated: bool = False  # at the temperature that the validation photos gave
 
     def __post_init__(self) -> None:
         _check_networks(self)
@@ -157,12 +158,13 @@ class PredictConfig:
 class EvaluateConfig:
     """All of `python evaluate.py`."""
 
-    ckpt: Any  # as in PredictConfig, and the next five too
+    ckpt: Any  # as in PredictConfig, and the next six too
     data: dict[str, Any] | None
     batch_size: int
     runtime: RuntimeConfig
     weights: Any = None
     tta: str = "none"
+    calibrated: bool = False
     resamples: int = 1000  # of the bootstrap behind the intervals; 0: no intervals
     seed: int = 42  # of these
 

@@ -51,7 +51,7 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
             f"hydra.run.dir={files.shown(workdir)}, which holds a run. Leave it out: "
             f"{files.EVALUATION}/ in the run is the default."
         )
-    predictor = load_predictor(config.ckpt, config.weights)
+    predictor = load_predictor(config.ckpt, config.weights, is_calibrated=config.calibrated)
     members = predictor.members
     if members[0].model_path is None:
         raise UserError(
@@ -62,6 +62,11 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
     where, records = str(data.root), read_training_photos(data)
     names = predictor.class_names
     measured = _out_of_fold(config, records, names) if is_own else None
+    if is_own and config.calibrated:
+        log.warning(
+            "WARNING: the temperature was fitted to these very photos: how well calibrated it "
+            "is, others tell (data=folder data.root=DIR)."
+        )
     if measured is None:
         measured = _predicted(predictor, photos_to_measure(records, members, where), config, where)
     probs, labels = measured.probs, measured.table.label.to_numpy()
@@ -87,7 +92,7 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
     files.write_text(workdir / REPORT, build_page(content))
     run_facts = {
         **files.describe_environment(), "ckpt": config.ckpt, "weights": predictor.shares,
-        "tta": config.tta, "data_root": where, **measured.facts,
+        "tta": config.tta, "calibrated": config.calibrated, "data_root": where, **measured.facts,
     }  # fmt: skip
     files.write_json(workdir / files.RUN, run_facts)
     files.write_json(workdir / files.METRICS, written)
@@ -119,11 +124,12 @@ def _out_of_fold(
     path = Path(config.ckpt[0]) / files.OOF_PREDICTIONS
     if len(config.ckpt) > 1 or not path.is_file():
         return None
-    if config.tta != "none":
+    if config.tta != "none" or config.calibrated:
         raise UserError(
-            "Expected tta=none with a run of several folds on its own photos, each of which only "
-            f"one fold has not trained on. Received: tta={config.tta}. Measure with other photos: "
-            "data=folder data.root=DIR."
+            "Expected neither tta nor calibrated with a run of several folds on its own photos, "
+            "each of which only one fold has not trained on: what the folds saved is measured. "
+            f"Received: tta={config.tta}, calibrated={str(config.calibrated).lower()}. Measure "
+            "with other photos: data=folder data.root=DIR."
         )
     saved = pd.read_csv(path, dtype={"id": str, "label": str}, keep_default_na=False)
     paths = dict(zip(records.table.id.astype(str), records.table.path, strict=True))

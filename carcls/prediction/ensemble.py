@@ -78,13 +78,16 @@ class Ensemble:
         return Predicted(probs=total.astype(np.float32), errors=errors, notes=notes)
 
 
-def load_predictor(ckpts: list[str], weights: list[float] | None = None) -> Predictor | Ensemble:
+def load_predictor(
+    ckpts: list[str], weights: list[float] | None = None, *, is_calibrated: bool = False
+) -> Predictor | Ensemble:
     """The network, or the ensemble, that `ckpt=` means. Imports no Keras, loads no network.
 
     Args:
         ckpts: Run directories and `.keras` files, a run of several folds standing for all of them;
             or pretrained networks by name.
         weights: See `Ensemble`; one a checkpoint, which folds share.
+        is_calibrated: Each at its own temperature, see `Predictor.from_run`.
 
     Raises:
         UserError: If one does not exist, or they do not go together.
@@ -98,8 +101,15 @@ def load_predictor(ckpts: list[str], weights: list[float] | None = None) -> Pred
             "Expected ckpt to list runs, or pretrained networks, whose classes are ImageNet's. "
             f"Received: both, {examples(names)} and {len(ckpts) - len(names)} of a run."
         )
-    make = Predictor.pretrained if all(is_pretrained) else Predictor.from_run
-    members = [make(ckpt) for ckpt in ckpts]
+    if all(is_pretrained):
+        if is_calibrated:
+            raise UserError(
+                f"Expected calibrated=true with trained runs. Received: {examples(ckpts)}, "
+                "pretrained, without validation photos to fit a temperature to."
+            )
+        members = [Predictor.pretrained(ckpt) for ckpt in ckpts]
+    else:
+        members = [Predictor.from_run(ckpt, is_calibrated=is_calibrated) for ckpt in ckpts]
     return members[0] if len(members) == 1 else Ensemble(members=members, weights=weights)
 
 

@@ -54,7 +54,7 @@ def predict(config: PredictConfig, workdir: Path) -> pd.DataFrame:
             "Expected images=PATH, loose photos, or other data with data.…, but not both. "
             f"Received: images={config.images} and {', '.join(f'data.{n}' for n in changes)}."
         )
-    predictor = load_predictor(config.ckpt, config.weights)
+    predictor = load_predictor(config.ckpt, config.weights, is_calibrated=config.calibrated)
     if config.images is not None:
         return _predict_photos(predictor, config, workdir)
     if predictor.members[0].model_path is None:
@@ -109,7 +109,11 @@ def predict_photos(
 def _set_aside_other(predictor: Predictor | Ensemble, config: PredictConfig, workdir: Path) -> None:
     """Moves away what other runs, weights or views predicted into the same directory."""
     before = files.read_json(workdir / files.RUN)
-    now = {"ckpt": config.ckpt, "weights": predictor.shares, "tta": config.tta}
+    now = {
+        "ckpt": config.ckpt, "weights": predictor.shares, "tta": config.tta,
+        "calibrated": config.calibrated,
+    }  # fmt: skip
+    before = before and {"calibrated": False} | before  # of versions that could not
     if before and any(before.get(name) != value for name, value in now.items()):
         aside = files.set_aside(workdir, _OUTPUTS)
         log.info(f"{files.shown(workdir)} held another prediction: it is in {files.shown(aside)}.")
@@ -259,6 +263,7 @@ def _run_facts(
         "ckpt": config.ckpt,
         "weights": predictor.shares,
         "tta": config.tta,
+        "calibrated": config.calibrated,
         "notes": [{"id": name, "note": note} for name, note in notes.items()],
     }
 

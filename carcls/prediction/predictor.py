@@ -20,9 +20,9 @@ from carcls.catalogue import BACKBONES
 from carcls.data.loader import Loader
 from carcls.data.photos import Photos
 from carcls.errors import UserError
-from carcls.models.probabilities import predict_probs
+from carcls.models.probabilities import at_temperature, predict_probs
 from carcls.prediction.tta import has_mirrored, num_views, view_sizes
-from carcls.run import ModelInfo, find_model, read_model_info
+from carcls.run import METRICS, MODEL, ModelInfo, find_model, read_json, read_model_info
 
 if TYPE_CHECKING:
     import keras
@@ -56,25 +56,30 @@ class Predictor:
         info: Its classes, image size and way to resize.
         load: Gives the Keras model.
         model_path: The `.keras` file; None for a pretrained network.
+        temperature: What its logits are divided by, see `fit_temperature`.
     """
 
     name: str
     info: ModelInfo
     load: Callable[[], keras.Model]
     model_path: Path | None = None
+    temperature: float = 1.0
     _model: keras.Model | None = field(default=None, init=False, repr=False)
 
     @classmethod
-    def from_run(cls, ckpt: str | Path) -> Predictor:
+    def from_run(cls, ckpt: str | Path, *, is_calibrated: bool = False) -> Predictor:
         """What a run has learnt.
 
         Args:
             ckpt: A run's directory, or a `.keras` file.
+            is_calibrated: At the temperature that its validation photos gave.
 
         Raises:
-            UserError: If there is none, or it is no checkpoint of `train.py`.
+            UserError: If there is none, it is no checkpoint of `train.py`, or its temperature is
+                not known.
         """
         path = find_model(ckpt)
+        temperature = _temperature_of(ckpt, path) if is_calibrated else 1.0
 
         def load() -> keras.Model:
             import carcls.backend  # noqa: F401
@@ -82,7 +87,13 @@ class Predictor:
 
             return load_classifier(path)
 
-        return cls(name=str(ckpt), info=read_model_info(path), load=load, model_path=path)
+        return cls(
+            name=str(ckpt),
+            info=read_model_info(path),
+            load=load,
+            model_path=path,
+            temperature=temperature,
+        )
 
     @classmethod
     def pretrained(cls, name: str) -> Predictor:
@@ -178,12 +189,26 @@ class Predictor:
             predicted.probs += probs / len(sources)
             predicted.errors |= source.errors
             predicted.notes |= source.notes
+        predicted.probs = at_temperature(predicted.probs, self.temperature)
         return predicted
 
     def release(self) -> None:
         """Frees the network's memory; the next photos load it again."""
         self._model = None
         gc.collect()  # a Keras model refers to itself: without this it stays for a while
+
+
+def _temperature_of(ckpt: str | Path, model: Path) -> float:
+    temperature = None
+    if model.name == MODEL:
+        temperature = read_json(model.parent / METRICS).get("temperature")
+    if temperature is None:
+        raise UserError(
+            "Expected calibrated=true with a run whose metrics.json has a temperature: one of "
+            f"carcls 0.5 or later, with validation photos. Received: {ckpt}, without. Leave "
+            "calibrated out."
+        )
+    return float(temperature)
 
 
 def _source(photos: PhotosToPredict, size: int, resize_mode: str) -> Photos | _Arrays:

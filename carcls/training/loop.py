@@ -18,7 +18,7 @@ from carcls.data import balance
 from carcls.data.records import examples
 from carcls.errors import UserError
 from carcls.models.classifier import build_classifier, load_classifier, restore_weights
-from carcls.models.probabilities import predict_probs, probabilities_table
+from carcls.models.probabilities import fit_temperature, predict_probs, probabilities_table
 from carcls.plots import plot_curves
 from carcls.training import generations, report, resume
 from carcls.training.accumulation import check_accumulation
@@ -238,7 +238,7 @@ def _finish(session: Session, seconds: float) -> dict[str, Any]:
 def _write_val_predictions(
     session: Session, indices: np.ndarray, probs: np.ndarray
 ) -> dict[str, float]:
-    """Writes `val_predictions.csv`; returns accuracy and NLL on the same rows, and their number.
+    """Writes `val_predictions.csv`; returns what `metrics.json` has of the same rows.
 
     Args:
         session: The run.
@@ -260,4 +260,5 @@ def _write_val_predictions(
         "val_accuracy": float(np.mean(probs.argmax(1) == labels)),
         "val_nll": float(-np.mean(np.log(of_label))),
         "n_val": len(labels),
+        "temperature": fit_temperature(probs, labels),
     }
