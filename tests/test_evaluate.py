@@ -185,9 +185,7 @@ def test_of_folds_each_photo_is_measured_by_the_one_that_has_not_seen_it(runs, t
     assert metrics["n"] == of_run["n_val"] == 24
     assert metrics["top1"] == pytest.approx(of_run["val_accuracy"])
     assert json.loads((tmp_path / "out" / "run.json").read_text())["out_of_fold"] is True
-    with pytest.raises(
-        UserError, match="Expected neither tta nor calibrated with a run of several folds"
-    ):
+    with pytest.raises(UserError, match="Expected no tta, calibrated or robustness with a run"):
         evaluated(tmp_path / "out", f"ckpt='{runs / 'folds'}'", "tta=flip")
 
 
@@ -215,12 +213,31 @@ def test_a_model_without_its_run_is_measured_with_a_warning(runs, tmp_path, capl
         (("ckpt=nowhere",), "nowhere"),
         (("ckpt=x", "tta=rotate"), "Expected tta to be one of none, flip, flip"),
         (("ckpt=x", "resamples=-1"), "Expected resamples to be 0 or more. Received: resamples=-1"),
+        (("ckpt=x", "robustness=[noise,fog]"), "Expected robustness to be one of noise, patch, co"),
         (("ckpt=x", "batch_size=0"), "Expected batch_size to be at least 1"),
     ],
 )
 def test_mistakes_are_told(overrides, text, tmp_path):
     with pytest.raises(UserError, match=text):
         evaluated(tmp_path / "out", *overrides)
+
+
+def test_how_runs_hold_out_is_drawn_beside_what_they_are_worth(runs, tmp_path):
+    shutil.copytree(runs / "run", tmp_path / "copy")
+    root, out = new_photos(tmp_path / "new"), tmp_path / "out"
+    options = ("data=folder", f"data.root='{root}'", "resamples=0")
+    metrics = evaluated(
+        out, f"ckpt=['{runs / 'run'}','{tmp_path / 'copy'}']", "robustness=patch", *options
+    )
+    rows = pd.read_csv(out / "robustness.csv")
+    assert rows.groupby("model").size().to_dict() == {"run": 7, "copy": 7}
+    first, second = (rows[rows.model == model].accuracy.to_numpy() for model in ("run", "copy"))
+    np.testing.assert_array_equal(first, second)  # the same network and the same pixels
+    assert metrics["robustness"]["run"]["patch"] == pytest.approx(np.trapezoid(first) / 6)
+    assert rows.n.unique().tolist() == [6]
+    assert "How it holds out" in (out / "report.html").read_text()
+    evaluated(out, f"ckpt='{runs / 'run'}'", *options)
+    assert not list(out.glob("robustness*")), "of another evaluation"
 
 
 def test_a_run_is_not_written_over(runs):

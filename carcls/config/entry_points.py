@@ -166,10 +166,17 @@ class EvaluateConfig:
     tta: str = "none"
     calibrated: bool = False
     resamples: int = 1000  # of the bootstrap behind the intervals; 0: no intervals
-    seed: int = 42  # of these
+    seed: int = 42  # of these, and of the noise and so on
+    robustness: Any = None  # noise, patch or common, or a list: how accuracy falls with severity
 
     def __post_init__(self) -> None:
         _check_networks(self)
+        wanted = self.robustness
+        if not isinstance(wanted, list | tuple):
+            wanted = [] if wanted is None else [wanted]
+        for kind in wanted:
+            expect_one_of(("noise", "patch", "common"), robustness=kind)
+        self.robustness = list(dict.fromkeys(wanted))
         expect(self.resamples >= 0, "resamples to be 0 or more", resamples=self.resamples)
         expect(self.seed >= 0, "seed to be 0 or more", seed=self.seed)
 

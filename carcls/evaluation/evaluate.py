@@ -11,7 +11,7 @@ import pandas as pd
 
 from carcls import run as files
 from carcls.config import DataConfig, EvaluateConfig
-from carcls.console import facts, table
+from carcls.console import facts, progress_bar, table
 from carcls.data.records import TrainingPhotos, examples, opened_in_part
 from carcls.data.sources import read_training_photos
 from carcls.errors import UserError
@@ -19,6 +19,7 @@ from carcls.evaluation import pictures
 from carcls.evaluation.metrics import NAMES, Metrics, measure, most_confused, shown_value
 from carcls.evaluation.page import Content, Run, build_page
 from carcls.evaluation.photos import PhotosToMeasure, photos_to_measure
+from carcls.evaluation.robustness import area, measure_robustness, names_of, num_passes
 from carcls.prediction.ensemble import Ensemble, load_predictor
 from carcls.prediction.members import run_dir
 from carcls.prediction.predict import data_to_predict, predict_photos
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 PER_CLASS, PREDICTIONS, CONFUSED = "per_class.csv", "predictions.csv", "confused.csv"
 CONFUSION, RELIABILITY, WRONG = "confusion.png", "reliability.png", "wrong.png"
 REPORT = "report.html"
+ROBUSTNESS, ROBUSTNESS_PLOT = "robustness.csv", "robustness.png"
 _PAIRS_SHOWN = 5
 
 
@@ -77,7 +79,18 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
         **metrics.values, "n": metrics.n,
         "intervals": {name: list(ends) for name, ends in metrics.intervals.items()},
     }  # fmt: skip
+    worse = _robustness(predictor, measured.table, config, title)
+    if worse is not None:
+        written["robustness"] = _areas(worse)
     drawn = _write(workdir, metrics, pairs, measured.table, probs, names, title)
+    (workdir / ROBUSTNESS).unlink(missing_ok=True)
+    (workdir / ROBUSTNESS_PLOT).unlink(missing_ok=True)
+    if worse is not None:
+        with files.replacing(workdir / ROBUSTNESS) as temporary:
+            worse.to_csv(temporary, index=False)
+        with files.replacing(workdir / ROBUSTNESS_PLOT) as temporary:
+            pictures.draw_robustness(worse, title).savefig(temporary, format="png")
+        drawn["robustness"] = (workdir / ROBUSTNESS_PLOT).read_bytes()
     content = Content(
         title=title,
         made=f"{datetime.now():%Y-%m-%d %H:%M}, {files.command_line()}",
@@ -96,7 +109,7 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
     }  # fmt: skip
     files.write_json(workdir / files.RUN, run_facts)
     files.write_json(workdir / files.METRICS, written)
-    log.info(_summary(workdir, metrics, pairs))
+    log.info(_summary(workdir, metrics, pairs, written.get("robustness", {})))
     return written
 
 
@@ -124,12 +137,13 @@ def _out_of_fold(
     path = Path(config.ckpt[0]) / files.OOF_PREDICTIONS
     if len(config.ckpt) > 1 or not path.is_file():
         return None
-    if config.tta != "none" or config.calibrated:
+    if config.tta != "none" or config.calibrated or config.robustness:
         raise UserError(
-            "Expected neither tta nor calibrated with a run of several folds on its own photos, "
-            "each of which only one fold has not trained on: what the folds saved is measured. "
-            f"Received: tta={config.tta}, calibrated={str(config.calibrated).lower()}. Measure "
-            "with other photos: data=folder data.root=DIR."
+            "Expected no tta, calibrated or robustness with a run of several folds on its own "
+            "photos, each of which only one fold has not trained on: what the folds saved is "
+            f"measured. Received: tta={config.tta}, calibrated={str(config.calibrated).lower()}, "
+            f"robustness=[{','.join(config.robustness)}]. Measure with other photos: data=folder "
+            "data.root=DIR."
         )
     saved = pd.read_csv(path, dtype={"id": str, "label": str}, keep_default_na=False)
     paths = dict(zip(records.table.id.astype(str), records.table.path, strict=True))
@@ -242,6 +256,53 @@ def _write(
     return pngs
 
 
+def _robustness(
+    predictor: Predictor | Ensemble, photos: pd.DataFrame, config: EvaluateConfig, title: str
+) -> pd.DataFrame | None:
+    """How each checkpoint holds out, a row a severity; None if that was not asked for."""
+    if not config.robustness:
+        return None
+    names = names_of(config.robustness)
+    models = [(title, predictor)]
+    if len(config.ckpt) > 1:
+        models = [
+            (Path(ckpt).name, load_predictor([ckpt], is_calibrated=config.calibrated))
+            for ckpt in config.ckpt
+        ]
+    parts = []
+    with progress_bar() as bar:
+        total = len(models) * num_passes(names) * len(photos)
+        task = bar.add_task("robustness", total=total, note=", ".join(config.robustness))
+        for model, of_model in models:
+            rows = measure_robustness(
+                of_model,
+                _labels_for(of_model, predictor, photos),
+                names,
+                seed=config.seed,
+                batch_size=config.batch_size,
+                progress=lambda count: bar.advance(task, count),
+            )
+            rows.insert(0, "model", model)
+            parts.append(rows)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _labels_for(
+    one: Predictor | Ensemble, all_of_them: Predictor | Ensemble, photos: pd.DataFrame
+) -> pd.DataFrame:
+    """The photos with labels as one checkpoint counts its classes."""
+    names = all_of_them.class_names
+    return photos.assign(label=[one.class_names.index(names[label]) for label in photos.label])
+
+
+def _areas(worse: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Mean accuracy over severities, by model and kind."""
+    return {
+        model: {kind: area(rows) for kind, rows in of_model.groupby("kind", sort=False)}
+        for model, of_model in worse.groupby("model", sort=False)
+    }
+
+
 def _run_of(member: Predictor) -> Run:
     """What a network's run directory tells of it, where it lies in one."""
     info, directory = member.info, run_dir(member)
@@ -268,7 +329,9 @@ def _next_commands(config: EvaluateConfig, data: DataConfig) -> list[str]:
     ]
 
 
-def _summary(workdir: Path, metrics: Metrics, pairs: pd.DataFrame) -> str:
+def _summary(
+    workdir: Path, metrics: Metrics, pairs: pd.DataFrame, areas: dict[str, dict[str, float]]
+) -> str:
     rows = []
     for name, value in metrics.values.items():
         ends = metrics.intervals.get(name)
@@ -277,10 +340,15 @@ def _summary(workdir: Path, metrics: Metrics, pairs: pd.DataFrame) -> str:
     text = f"\n{table(['', 'measured', '95 % interval'], rows)}\n"
     for pair in pairs.head(_PAIRS_SHOWN).itertuples():
         text += f"\n{pair.label} taken for {pair.predicted}: {pair.photos} ({pair.share:.0%})"
+    if areas:
+        kinds = list(next(iter(areas.values())))
+        rows = [[model, *(f"{of[kind]:.1%}" for kind in kinds)] for model, of in areas.items()]
+        text += f"\n\n{table(['mean accuracy over severities', *kinds], rows)}"
     places = [
         ("report", REPORT),
         ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("pairs", CONFUSED),
-        ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), ("numbers", files.METRICS),
+        ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), ("", ROBUSTNESS_PLOT),
+        ("numbers", files.METRICS),
     ]  # fmt: skip
     listed = [(what, str(files.shown(workdir / name))) for what, name in places
               if (workdir / name).is_file()]  # fmt: skip

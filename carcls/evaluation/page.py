@@ -46,7 +46,8 @@ class Content:
         unseen: Why they are new to the network, in a sentence.
         runs: At least one.
         pairs: See `most_confused`.
-        pictures: PNG files: confusion, reliability and, if anything is wrong, wrong.
+        pictures: PNG files: confusion, reliability and, if anything is wrong, wrong; with
+            `robustness=` robustness.
         next_commands: What to run then.
     """
 
@@ -69,6 +70,7 @@ def build_page(content: Content) -> str:
         "training": ("How training went", _training(content)),
         "good": ("How good it is", _good(content)),
         "fails": ("Where it fails", _fails(content)),
+        "robustness": ("How it holds out", _robustness(content)),
         "next": ("What to do next", _next(content)),
     }
     sections = {key: section for key, section in sections.items() if section[1]}
@@ -173,6 +175,16 @@ def _fails(content: Content) -> str:
         + "<h3>Wrong, the surest first</h3><p>What the network says, how sure it is, and the "
         "label. A wrong label is as likely here as a wrong prediction.</p>"
         + _chart(content.pictures["wrong"], "The photos it was surest about and wrong")
+    )
+
+
+def _robustness(content: Content) -> str:
+    if "robustness" not in content.pictures:
+        return ""
+    return (
+        "<p>Accuracy and loss as photos get worse. The same photos, changed in the same way for "
+        "every network of the same input size; robustness.csv has the numbers.</p>"
+        + _chart(content.pictures["robustness"], "Accuracy and NLL over severity")
     )
 
 

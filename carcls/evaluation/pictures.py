@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.ticker import PercentFormatter
 
 from carcls.data.images import open_photo, resize
@@ -85,6 +86,42 @@ def draw_wrong(rows: pd.DataFrame, confidence: np.ndarray, title: str) -> Pictur
     for axis, row, sure in zip(axes, rows.itertuples(), confidence, strict=False):
         axis.imshow(_square(row.path))
         axis.set_title(f"{row.predicted} {sure:.0%}\nis {row.label}", fontsize=9)
+    figure.suptitle(title)
+    return figure
+
+
+def draw_robustness(rows: pd.DataFrame, title: str) -> Picture:
+    """Accuracy and NLL over severity, a line a network; a column a kind.
+
+    Args:
+        rows: Of `measure_robustness`, with a column model.
+        title: Above the picture.
+    """
+    kinds = rows.kind.unique()
+    figure = Picture(figsize=(1 + 3.4 * len(kinds), 6.2), layout="constrained", dpi=110)
+    axes = figure.subplots(2, len(kinds), squeeze=False, sharey="row")
+    models = rows.model.unique()
+    colours = colormaps["viridis"](np.linspace(0.05, 0.8, len(models)))
+    for column, kind in enumerate(kinds):
+        of_kind = rows[rows.kind == kind]
+        for model, colour in zip(models, colours, strict=True):
+            own = of_kind[of_kind.model == model]
+            for axis, name in zip(axes[:, column], ("accuracy", "nll"), strict=True):
+                axis.plot(own.step, own[name], color=colour, marker=".", label=model)
+                axis.spines[["top", "right"]].set_visible(False)
+                axis.grid(axis="y", alpha=0.3)
+        steps = own.step.tolist()
+        shown = ["none", *(f"{severity:g}" for severity in own.severity[1:])]
+        axes[1, column].set_xticks(steps, shown, fontsize=8)
+        axes[0, column].set_xticks(steps, [])
+        axes[0, column].set_title(kind, fontsize=11)
+        axes[1, column].set_xlabel(own.unit.iloc[0])
+    axes[0, 0].set(ylabel="accuracy", ylim=(0, 1.02))
+    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes[1, 0].set(ylabel="NLL")
+    axes[1, 0].set_ylim(bottom=0)
+    if len(models) > 1:
+        axes[0, 0].legend(frameon=False, fontsize=8)
     figure.suptitle(title)
     return figure
 
