@@ -27,6 +27,10 @@ def main(cfg: DictConfig, workdir: Path) -> None:
         raise KeyboardInterrupt
     if outcome.divergence:  # with what was kept before, but no success
         raise UserError(outcome.divergence)
+    if not config.find_lr:
+        from carcls.evaluation.evaluate import evaluate_own
+
+        evaluate_own(outcome.workdir, inputs.records)
 
 
 def before(arguments: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from sklearn import metrics as sklearn
 
 from carcls.config import to_config, to_evaluate_config
 from carcls.errors import UserError
-from carcls.evaluation.evaluate import evaluate
+from carcls.evaluation.evaluate import evaluate, evaluate_own
 from carcls.evaluation.metrics import measure, most_confused
 from carcls.evaluation.page import advice
 from carcls.training.inputs import prepare_inputs
@@ -238,6 +238,35 @@ def test_how_runs_hold_out_is_drawn_beside_what_they_are_worth(runs, tmp_path):
     assert "How it holds out" in (out / "report.html").read_text()
     evaluated(out, f"ckpt='{runs / 'run'}'", *options)
     assert not list(out.glob("robustness*")), "of another evaluation"
+
+
+def test_a_run_ends_with_its_own_report(runs, tmp_path):
+    for name, n in (("run", 6), ("folds", 24)):
+        shutil.copytree(runs / name, tmp_path / name)
+        config = to_config(composed(f"data.root='{runs / 'data'}'", *QUICK))
+        records = prepare_inputs(config).records
+        report = evaluate_own(tmp_path / name, records)
+        metrics = json.loads((report.parent / "metrics.json").read_text())
+        of_run = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert (metrics["n"], metrics["top1"]) == (n, pytest.approx(of_run["val_accuracy"]))
+        assert f"<h1>What {name} is worth</h1>" in report.read_text()
+    assert (
+        "They validated: none has trained the network, but they chose the epoch."
+        in (tmp_path / "run" / "evaluation" / "report.html").read_text()
+    )
+    (tmp_path / "run" / "val_predictions.csv").unlink()
+    assert evaluate_own(tmp_path / "run", records) is None
+
+
+def test_an_evaluation_of_other_photos_is_kept(runs, tmp_path, caplog):
+    out = tmp_path / "out"
+    first = evaluated(out, f"ckpt='{runs / 'run'}'")
+    root = new_photos(tmp_path / "new")
+    with caplog.at_level("INFO"):
+        evaluated(out, f"ckpt='{runs / 'run'}'", "data=folder", f"data.root='{root}'")
+    assert f"{out} held another evaluation: it is in {out / 'earlier_1'}." in caplog.text
+    assert json.loads((out / "earlier_1" / "metrics.json").read_text()) == first
+    assert (out / "earlier_1" / "report.html").is_file()
 
 
 def test_a_run_is_not_written_over(runs):

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from carcls import run as files
-from carcls.config import DataConfig, EvaluateConfig
-from carcls.console import facts, progress_bar, table
+from carcls.config import DataConfig, EvaluateConfig, RuntimeConfig
+from carcls.console import UNFOLDED, facts, progress_bar, table
 from carcls.data.records import TrainingPhotos, examples, opened_in_part
 from carcls.data.sources import read_training_photos
 from carcls.errors import UserError
@@ -32,6 +32,27 @@ CONFUSION, RELIABILITY, WRONG = "confusion.png", "reliability.png", "wrong.png"
 REPORT = "report.html"
 ROBUSTNESS, ROBUSTNESS_PLOT = "robustness.csv", "robustness.png"
 _PAIRS_SHOWN = 5
+_OUTPUTS = (
+    files.RUN, files.METRICS, PER_CLASS, PREDICTIONS, CONFUSED, CONFUSION, RELIABILITY, WRONG,
+    REPORT, ROBUSTNESS, ROBUSTNESS_PLOT,
+)  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class _Measured:
+    """Photos and what was said of them.
+
+    Attributes:
+        table: id, path and label of `n` photos.
+        probs: `(n, num_classes)`.
+        facts: For `run.json`.
+        unseen: Why the photos are new to the network, in a sentence.
+    """
+
+    table: pd.DataFrame
+    probs: np.ndarray
+    facts: dict[str, Any]
+    unseen: str
 
 
 def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
@@ -61,19 +82,61 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
             "classes only."
         )
     data, is_own = data_to_predict(members[0].info, config.data)
-    where, records = str(data.root), read_training_photos(data)
-    names = predictor.class_names
-    measured = _out_of_fold(config, records, names) if is_own else None
+    records = read_training_photos(data)
+    measured = _out_of_fold(config, records, predictor.class_names) if is_own else None
     if is_own and config.calibrated:
         log.warning(
             "WARNING: the temperature was fitted to these very photos: how well calibrated it "
             "is, others tell (data=folder data.root=DIR)."
         )
     if measured is None:
+        where = str(data.root)
         measured = _predicted(predictor, photos_to_measure(records, members, where), config, where)
-    probs, labels = measured.probs, measured.table.label.to_numpy()
-    metrics = measure(probs, labels, names, seed=config.seed, resamples=config.resamples)
-    title = " + ".join(Path(member.name).name for member in members)
+    metrics, pairs, written = _tell(predictor, measured, config, data, workdir)
+    log.info(_summary(workdir, metrics, pairs, written.get("robustness", {})))
+    return written
+
+
+def evaluate_own(workdir: Path, records: TrainingPhotos) -> Path | None:
+    """The report of a run that has just been trained, from what it said of its validation photos.
+
+    Args:
+        workdir: Of the run; its `evaluation/` receives what `evaluate` writes.
+        records: Its photos.
+
+    Returns:
+        The report; None where no photo validated.
+    """
+    config = EvaluateConfig(ckpt=str(workdir), data=None, batch_size=1, runtime=RuntimeConfig())
+    predictor = load_predictor(config.ckpt)
+    names = predictor.class_names
+    measured = _out_of_fold(config, records, names)
+    if measured is None:
+        path = workdir / files.VAL_PREDICTIONS
+        if not path.is_file():
+            return None
+        unseen = "They validated: none has trained the network, but they chose the epoch."
+        measured = _saved(path, records, names, unseen, {"as_trained": True})
+    data, _ = data_to_predict(predictor.members[0].info, None)
+    folder = workdir / files.EVALUATION
+    folder.mkdir(exist_ok=True)
+    _tell(predictor, measured, config, data, folder)
+    log.info(facts([("report", str(files.shown(folder / REPORT)))], UNFOLDED))
+    return folder / REPORT
+
+
+def _tell(
+    predictor: Predictor | Ensemble,
+    measured: _Measured,
+    config: EvaluateConfig,
+    data: DataConfig,
+    workdir: Path,
+) -> tuple[Metrics, pd.DataFrame, dict[str, Any]]:
+    """Measures, and writes everything; returns the metrics, confused pairs and `metrics.json`."""
+    members, names = predictor.members, predictor.class_names
+    title = " + ".join(Path(ckpt).resolve().name for ckpt in config.ckpt)
+    labels = measured.table.label.to_numpy()
+    metrics = measure(measured.probs, labels, names, seed=config.seed, resamples=config.resamples)
     pairs = most_confused(metrics, names)
     written = {
         **metrics.values, "n": metrics.n,
@@ -82,9 +145,13 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
     worse = _robustness(predictor, measured.table, config, title)
     if worse is not None:
         written["robustness"] = _areas(worse)
-    drawn = _write(workdir, metrics, pairs, measured.table, probs, names, title)
-    (workdir / ROBUSTNESS).unlink(missing_ok=True)
-    (workdir / ROBUSTNESS_PLOT).unlink(missing_ok=True)
+    run_facts = {
+        **files.describe_environment(), "ckpt": config.ckpt, "weights": predictor.shares,
+        "tta": config.tta, "calibrated": config.calibrated, "data_root": str(data.root),
+        **measured.facts,
+    }  # fmt: skip
+    _set_aside_other(workdir, run_facts)
+    drawn = _write(workdir, metrics, pairs, measured, names, title)
     if worse is not None:
         with files.replacing(workdir / ROBUSTNESS) as temporary:
             worse.to_csv(temporary, index=False)
@@ -94,7 +161,7 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
     content = Content(
         title=title,
         made=f"{datetime.now():%Y-%m-%d %H:%M}, {files.command_line()}",
-        where=where,
+        where=str(data.root),
         unseen=measured.unseen,
         runs=[_run_of(member) for member in members],
         metrics=metrics,
@@ -103,31 +170,20 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
         next_commands=_next_commands(config, data),
     )
     files.write_text(workdir / REPORT, build_page(content))
-    run_facts = {
-        **files.describe_environment(), "ckpt": config.ckpt, "weights": predictor.shares,
-        "tta": config.tta, "calibrated": config.calibrated, "data_root": where, **measured.facts,
-    }  # fmt: skip
     files.write_json(workdir / files.RUN, run_facts)
     files.write_json(workdir / files.METRICS, written)
-    log.info(_summary(workdir, metrics, pairs, written.get("robustness", {})))
-    return written
+    return metrics, pairs, written
 
 
-@dataclass(kw_only=True)
-class _Measured:
-    """Photos and what was said of them.
-
-    Attributes:
-        table: id, path and label of `n` photos.
-        probs: `(n, num_classes)`.
-        facts: For `run.json`.
-        unseen: Why the photos are new to the network, in a sentence.
-    """
-
-    table: pd.DataFrame
-    probs: np.ndarray
-    facts: dict[str, Any]
-    unseen: str
+def _set_aside_other(workdir: Path, run_facts: dict[str, Any]) -> None:
+    """Moves away what was measured of other runs, photos or views; clears what is written anew."""
+    before = files.read_json(workdir / files.RUN)
+    kept = ("ckpt", "weights", "tta", "calibrated", "data_root")
+    if before and any(before.get(name) != run_facts[name] for name in kept):
+        aside = files.set_aside(workdir, _OUTPUTS)
+        log.info(f"{files.shown(workdir)} held another evaluation: it is in {files.shown(aside)}.")
+    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT):
+        (workdir / name).unlink(missing_ok=True)
 
 
 def _out_of_fold(
@@ -145,11 +201,18 @@ def _out_of_fold(
             f"robustness=[{','.join(config.robustness)}]. Measure with other photos: data=folder "
             "data.root=DIR."
         )
+    unseen = "Each was predicted by the one fold that has not trained on it."
+    return _saved(path, records, names, unseen, {"out_of_fold": True})
+
+
+def _saved(
+    path: Path, records: TrainingPhotos, names: list[str], unseen: str, facts: dict[str, Any]
+) -> _Measured:
+    """What a run has saved of its validation photos, with where these are."""
     saved = pd.read_csv(path, dtype={"id": str, "label": str}, keep_default_na=False)
     paths = dict(zip(records.table.id.astype(str), records.table.path, strict=True))
     is_there = saved.id.isin(paths)
     saved = saved[is_there].reset_index(drop=True)
-    log.info(f"{len(saved)} photos, each by the fold that has not trained on it.")
     if not is_there.all():
         log.warning(f"WARNING: {np.sum(~is_there)} photos are not there any more: left out.")
     index_of = {name: index for index, name in enumerate(names)}
@@ -157,12 +220,7 @@ def _out_of_fold(
         {"id": saved.id, "path": saved.id.map(paths), "label": saved.label.map(index_of)}
     )
     probs = saved[[f"p_{name}" for name in names]].to_numpy(np.float32)
-    return _Measured(
-        table=table,
-        probs=probs,
-        facts={"out_of_fold": True},
-        unseen="Each was predicted by the one fold that has not trained on it.",
-    )
+    return _Measured(table=table, probs=probs, facts=facts, unseen=unseen)
 
 
 def _predicted(
@@ -218,10 +276,11 @@ def _say_photos(photos: PhotosToMeasure, where: str) -> None:
 
 
 def _write(
-    workdir: Path, metrics: Metrics, pairs: pd.DataFrame, shown: pd.DataFrame, probs: np.ndarray,
-    names: list[str], title: str,
+    workdir: Path, metrics: Metrics, pairs: pd.DataFrame, measured: _Measured, names: list[str],
+    title: str,
 ) -> dict[str, bytes]:  # fmt: skip
     """Writes tables and pictures; returns these, PNG files by name without its ending."""
+    shown, probs = measured.table, measured.probs
     predicted = probs.argmax(1)
     of_names = np.array(names, object)
     predictions = pd.DataFrame(
@@ -247,7 +306,6 @@ def _write(
         drawn[WRONG] = pictures.draw_wrong(
             predictions.iloc[surest], probs.max(1)[surest], f"{title}: wrong, the surest first"
         )
-    (workdir / WRONG).unlink(missing_ok=True)
     pngs = {}
     for name, figure in drawn.items():
         with files.replacing(workdir / name) as temporary:

@@ -6,6 +6,7 @@ from matplotlib import colormaps
 from matplotlib.ticker import PercentFormatter
 
 from carcls.data.images import open_photo, resize
+from carcls.errors import PhotoError
 from carcls.evaluation.metrics import Metrics
 from carcls.plots import Picture
 
@@ -128,7 +129,10 @@ def draw_robustness(rows: pd.DataFrame, title: str) -> Picture:
 
 def _square(path: str) -> np.ndarray:
     """The whole photo in a white square: its aspect is part of what a person looks at."""
-    photo = open_photo(path, _SIDE)
+    try:
+        photo = open_photo(path, _SIDE)
+    except PhotoError:  # gone since it was predicted
+        return np.full((_SIDE, _SIDE, 3), 200, np.uint8)
     opaque = resize(photo, _SIDE, "pad")
     covered = resize(np.full_like(photo, 255), _SIDE, "pad")  # black where the bars are
     return opaque + (255 - covered)
