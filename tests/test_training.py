@@ -18,7 +18,7 @@ from carcls.run import read_model_info
 from carcls.training.callbacks import Best, History, KeepWeights, StopOnSignal
 from carcls.training.feed import Feed
 from carcls.training.loop import train
-from tests.conftest import FEW_LAYERS, draw_competition
+from tests.conftest import FEW_LAYERS, draw_competition, use_tiny_backbone
 from tests.test_config import composed
 from tests.test_training_processes import workers_of
 
@@ -60,7 +60,9 @@ def staged(tmp_path_factory):
         "runtime.steps_per_execution=4",  # of 6 batches to train on and 2 to validate with
     )  # fmt: skip
     workdir = folder / "run"
-    return config, workdir, train(config, workdir)
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_backbone(patch.setattr)
+        return config, workdir, train(config, workdir)
 
 
 def test_a_run_leaves_everything_behind(staged):
