@@ -20,6 +20,7 @@ demo: $(READY)
 	@echo
 	@echo "the photos    data/demo/overview.png"
 	@echo "the training  outputs/demo/curves.png"
+	@echo "its worth     outputs/demo/evaluation/report.html"
 	@echo "your photos   $(BIN)/python train.py data=folder data.root=DIR"
 
 test: $(READY)
