@@ -370,7 +370,7 @@ def _run_of(member: Predictor) -> Run:
         path = directory / files.CURVES
         curves = path.read_bytes() if path.is_file() else None
     return Run(
-        name=member.name,
+        name=str(files.shown(Path(member.name))),
         trained=dict(zip(info.class_names, info.class_counts, strict=True)),
         stages=stages,
         curves=curves,

@@ -80,7 +80,7 @@ def draw_wrong(rows: pd.DataFrame, confidence: np.ndarray, title: str) -> Pictur
     rows, confidence = rows.head(_WRONG), confidence[:_WRONG]
     columns = min(4, len(rows))
     lines = -(-len(rows) // columns)
-    figure = Picture(figsize=(2.6 * columns, 0.6 + 2.5 * lines), layout="constrained", dpi=110)
+    figure = Picture(figsize=(2.6 * columns, 1.1 + 2.5 * lines), layout="constrained", dpi=110)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
