@@ -258,9 +258,12 @@ def test_a_run_ends_with_its_own_report(runs, tmp_path):
     assert evaluate_own(tmp_path / "run", records) is None
 
 
-def test_an_evaluation_of_other_photos_is_kept(runs, tmp_path, caplog):
+def test_an_evaluation_of_other_photos_is_kept(runs, tmp_path, caplog, monkeypatch):
     out = tmp_path / "out"
-    first = evaluated(out, f"ckpt='{runs / 'run'}'")
+    evaluated(out, f"ckpt='{runs / 'run'}'")
+    monkeypatch.chdir(runs)
+    first = evaluated(out, "ckpt=run")
+    assert not (out / "earlier_1").exists(), "the same run by another name"
     root = new_photos(tmp_path / "new")
     with caplog.at_level("INFO"):
         evaluated(out, f"ckpt='{runs / 'run'}'", "data=folder", f"data.root='{root}'")

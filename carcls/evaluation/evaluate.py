@@ -178,8 +178,10 @@ def _tell(
 def _set_aside_other(workdir: Path, run_facts: dict[str, Any]) -> None:
     """Moves away what was measured of other runs, photos or views; clears what is written anew."""
     before = files.read_json(workdir / files.RUN)
-    kept = ("ckpt", "weights", "tta", "calibrated", "data_root")
-    if before and any(before.get(name) != run_facts[name] for name in kept):
+    same = ("weights", "tta", "calibrated", "data_root")
+    are_others = any(before.get(name) != run_facts[name] for name in same)
+    was, now = ([Path(ckpt).resolve() for ckpt in f.get("ckpt", [])] for f in (before, run_facts))
+    if before and (are_others or was != now):
         aside = files.set_aside(workdir, _OUTPUTS)
         log.info(f"{files.shown(workdir)} held another evaluation: it is in {files.shown(aside)}.")
     for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT):
