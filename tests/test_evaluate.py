@@ -258,6 +258,27 @@ def test_a_run_ends_with_its_own_report(runs, tmp_path):
     assert evaluate_own(tmp_path / "run", records) is None
 
 
+def test_photos_of_one_name_in_two_classes_are_told_apart(tmp_path):
+    """Else a photo that trained would be taken for its namesake that validated."""
+    for number in range(6):
+        for name, colour in (("a", (200, 40, 40)), ("b", (40, 180, 60))):
+            draw_photo(tmp_path / "data" / name / f"{number}.png", colour, 10 * number + len(name))
+    overrides = ("data=folder", f"data.root='{tmp_path / 'data'}'", "data.val_split=0.34")
+    config = to_config(composed(*QUICK, *overrides))
+    inputs = prepare_inputs(config)
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_backbone(patch.setattr)
+        run_job(config, tmp_path / "run", inputs)
+    metrics = evaluated(tmp_path / "out", f"ckpt='{tmp_path / 'run'}'")
+    found = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    table = inputs.records.table
+    assert sorted(found.path) == sorted(table.path[inputs.is_val])
+    evaluate_own(tmp_path / "run", inputs.records)
+    own = pd.read_csv(tmp_path / "run" / "evaluation" / "predictions.csv")
+    assert sorted(own.path) == sorted(table.path[inputs.is_val])
+    assert metrics["n"] == len(own)
+
+
 def test_an_evaluation_of_other_photos_is_kept(runs, tmp_path, caplog, monkeypatch):
     out = tmp_path / "out"
     evaluated(out, f"ckpt='{runs / 'run'}'")

@@ -113,7 +113,8 @@ class Brightness:
     def __init__(self) -> None:
         self.members = [self]
 
-    def __call__(self, photos, *, batch_size, workers):
+    def __call__(self, photos, *, tta, batch_size, workers):
+        assert tta == "flip"
         bright = photos.reshape(len(photos), -1).mean(1) / 255
         return SimpleNamespace(probs=np.stack([1 - bright, bright], 1).astype(np.float32))
 
@@ -128,7 +129,13 @@ def test_accuracy_and_loss_are_those_of_the_changed_photos(tmp_path):
     )
     done = []
     rows = measure_robustness(
-        Brightness(), photos, ["patch", "contrast"], seed=0, batch_size=2, progress=done.append
+        Brightness(),
+        photos,
+        ["patch", "contrast"],
+        seed=0,
+        tta="flip",
+        batch_size=2,
+        progress=done.append,
     )
     assert rows.kind.tolist() == ["patch"] * 7 + ["contrast"] * 6
     assert sum(done) == 4 * num_passes(["patch", "contrast"]) == 4 * 13

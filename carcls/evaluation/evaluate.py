@@ -18,7 +18,7 @@ from carcls.errors import UserError
 from carcls.evaluation import pictures
 from carcls.evaluation.metrics import NAMES, Metrics, measure, most_confused, shown_value
 from carcls.evaluation.page import Content, Run, build_page
-from carcls.evaluation.photos import PhotosToMeasure, photos_to_measure
+from carcls.evaluation.photos import PhotosToMeasure, ids_and_labels, photos_to_measure
 from carcls.evaluation.robustness import area, measure_robustness, names_of, num_passes
 from carcls.prediction.ensemble import Ensemble, load_predictor
 from carcls.prediction.members import run_dir
@@ -212,15 +212,16 @@ def _saved(
 ) -> _Measured:
     """What a run has saved of its validation photos, with where these are."""
     saved = pd.read_csv(path, dtype={"id": str, "label": str}, keep_default_na=False)
-    paths = dict(zip(records.table.id.astype(str), records.table.path, strict=True))
-    is_there = saved.id.isin(paths)
-    saved = saved[is_there].reset_index(drop=True)
+    paths = dict(zip(ids_and_labels(records), records.table.path, strict=True))
+    found = pd.Series(
+        [paths.get(key) for key in zip(saved.id, saved.label, strict=True)], dtype=str
+    )
+    is_there = found.notna()
+    saved, found = (part[is_there].reset_index(drop=True) for part in (saved, found))
     if not is_there.all():
         log.warning(f"WARNING: {np.sum(~is_there)} photos are not there any more: left out.")
     index_of = {name: index for index, name in enumerate(names)}
-    table = pd.DataFrame(
-        {"id": saved.id, "path": saved.id.map(paths), "label": saved.label.map(index_of)}
-    )
+    table = pd.DataFrame({"id": saved.id, "path": found, "label": saved.label.map(index_of)})
     probs = saved[[f"p_{name}" for name in names]].to_numpy(np.float32)
     return _Measured(table=table, probs=probs, facts=facts, unseen=unseen)
 
@@ -339,6 +340,7 @@ def _robustness(
                 _labels_for(of_model, predictor, photos),
                 names,
                 seed=config.seed,
+                tta=config.tta,
                 batch_size=config.batch_size,
                 progress=lambda count: bar.advance(task, count),
             )

@@ -94,14 +94,21 @@ def _trained_on(member: Predictor) -> list[str] | None:
         config = to_data_config(
             {key: value for key, value in config.items() if key != "memory_limit_gb"}
         )
-        table = SOURCES[config.name].read_training_photos(config).table
+        records = SOURCES[config.name].read_training_photos(config)
     except UserError:  # the photos are elsewhere by now
         return None
     path = directory / files.VAL_PREDICTIONS
     if not path.is_file():  # data.refit
-        return table.path.tolist()
-    validated = pd.read_csv(path, usecols=["id"], dtype=str, keep_default_na=False).id
-    return table.path[~table.id.astype(str).isin(validated)].tolist()
+        return records.table.path.tolist()
+    saved = pd.read_csv(path, usecols=["id", "label"], dtype=str, keep_default_na=False)
+    has_validated = ids_and_labels(records).isin(pd.MultiIndex.from_frame(saved))
+    return records.table.path[~has_validated].tolist()
+
+
+def ids_and_labels(records: TrainingPhotos) -> pd.MultiIndex:
+    """What tells photos apart: an id may stand for several, in folders of different classes."""
+    names = np.array(records.class_names, object)[records.table.label]
+    return pd.MultiIndex.from_arrays([records.table.id.astype(str), names], names=["id", "label"])
 
 
 def _are_among(paths: list[str], others: list[str]) -> np.ndarray:

@@ -164,6 +164,7 @@ def measure_robustness(
     names: list[str],
     *,
     seed: int,
+    tta: str,
     batch_size: int,
     progress: Callable[[int], None],
 ) -> pd.DataFrame:
@@ -174,6 +175,7 @@ def measure_robustness(
         photos: path and label (index into its classes) of each.
         names: Of kinds, see `names_of`.
         seed: Of what is drawn.
+        tta: Views to average over, see `carcls.prediction.tta`.
         batch_size: Photos that go through a network together.
         progress: Called with the number of photos done at a severity.
 
@@ -188,7 +190,7 @@ def measure_robustness(
         if step == 0 and which[0] in as_they_are:
             probs = as_they_are[which[0]]
         else:
-            probs = predictor(pixels, batch_size=batch_size, workers=0).probs
+            probs = predictor(pixels, tta=tta, batch_size=batch_size, workers=0).probs
             if step == 0:
                 as_they_are[which[0]] = probs
         of_label = probs[np.arange(len(which)), labels[which]].astype(float)
