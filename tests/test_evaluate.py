@@ -17,7 +17,7 @@ from carcls.evaluation.metrics import measure, most_confused
 from carcls.evaluation.page import advice
 from carcls.training.inputs import prepare_inputs
 from carcls.training.jobs import run_job
-from tests.conftest import COLOURS, draw_competition, draw_photo, use_tiny_backbone
+from tests.conftest import COLOURS, draw_competition, draw_photo, use_tiny_backbone, write_csv
 from tests.test_config import as_composed, composed
 
 QUICK = (
@@ -260,10 +260,13 @@ def test_a_run_ends_with_its_own_report(runs, tmp_path):
 
 def test_photos_of_one_name_in_two_classes_are_told_apart(tmp_path):
     """Else a photo that trained would be taken for its namesake that validated."""
+    root, rows = tmp_path / "data", []
     for number in range(6):
         for name, colour in (("a", (200, 40, 40)), ("b", (40, 180, 60))):
-            draw_photo(tmp_path / "data" / name / f"{number}.png", colour, 10 * number + len(name))
-    overrides = ("data=folder", f"data.root='{tmp_path / 'data'}'", "data.val_split=0.34")
+            draw_photo(root / "train" / name / f"{number}.png", colour, 10 * number + ord(name))
+            rows.append((f"{number}.png", name))
+    write_csv(root / "train.csv", rows)
+    overrides = (f"data.root='{root}'", "data.val_split=0.34")
     config = to_config(composed(*QUICK, *overrides))
     inputs = prepare_inputs(config)
     with pytest.MonkeyPatch.context() as patch:
