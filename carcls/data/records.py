@@ -31,12 +31,14 @@ class TrainingPhotos:
         skipped: Rows and photos that were left out, as (id, reason); folders as (name/, reason).
         of_lost_classes: Ids of those left out whose class has no other row: they cannot be named
             in `data.exclude`, which must leave something of every class.
+        hierarchy: Coarse class of each class, by name, where the data comes with one.
     """
 
     table: pd.DataFrame
     class_names: list[str]
     skipped: list[tuple[str, str]] = field(default_factory=list)
     of_lost_classes: set[str] = field(default_factory=set)
+    hierarchy: dict[str, str] | None = None
     _facts: pd.DataFrame | None = field(default=None, init=False, repr=False, compare=False)
 
     def fingerprint(self) -> str:
