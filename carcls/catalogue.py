@@ -209,6 +209,11 @@ BACKBONES: dict[str, BackboneSpec] = {
 }
 
 
+def is_backbone(name: str) -> bool:
+    """Whether a network is called so; small letters and capitals are one."""
+    return name.lower() in BACKBONES or name.lower() in _APPLICATIONS
+
+
 def find_spec(name: str) -> BackboneSpec:
     """The facts about the backbone called `name`.
 

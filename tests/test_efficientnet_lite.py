@@ -10,8 +10,8 @@ import pytest
 
 from carcls.catalogue import BACKBONES
 from carcls.errors import UserError
-from carcls.models.backbones import imagenet_classifier
 from carcls.models.efficientnet_lite import efficientnet_lite
+from carcls.models.imagenet import imagenet_classifier
 
 LITE = ("efficientnetlite0", "efficientnetlite1", "efficientnetlite2")
 PHOTOS = {

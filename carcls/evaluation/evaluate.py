@@ -76,12 +76,7 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
         )
     predictor = load_predictor(config.ckpt, config.weights, is_calibrated=config.calibrated)
     members = predictor.members
-    if members[0].model_path is None:
-        raise UserError(
-            f"Expected a trained run. Received: ckpt={members[0].name}, which knows ImageNet's "
-            "classes only."
-        )
-    data, is_own = data_to_predict(members[0].info, config.data)
+    data, is_own = data_to_measure(members[0], config.data)
     records = read_training_photos(data)
     measured = _out_of_fold(config, records, predictor.class_names) if is_own else None
     if is_own and config.calibrated:
@@ -95,6 +90,17 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
     metrics, pairs, written = _tell(predictor, measured, config, data, workdir)
     log.info(_summary(workdir, metrics, pairs, written.get("robustness", {})))
     return written
+
+
+def data_to_measure(member: Predictor, wanted: dict[str, Any] | None) -> tuple[DataConfig, bool]:
+    """As `data_to_predict`; a network as ImageNet left it has no data of its own."""
+    if member.model_path is None and (wanted or {}).get("name") is None:
+        raise UserError(
+            f"Expected data=OPTION with {member.name}, which has no run with data of its own: "
+            "data=folder data.root=DIR, its folders called by ImageNet's synsets, indices or names."
+            " Received: none."
+        )
+    return data_to_predict(member.info, wanted)
 
 
 def evaluate_own(workdir: Path, records: TrainingPhotos) -> Path | None:
@@ -299,8 +305,11 @@ def _write(
     for name, rows in tables.items():
         with files.replacing(workdir / name) as temporary:
             rows.to_csv(temporary, index=False)
+    used = np.flatnonzero(metrics.per_class.photos + metrics.per_class.predicted)
     drawn = {
-        CONFUSION: pictures.draw_confusion(metrics.confusion, names, title),
+        CONFUSION: pictures.draw_confusion(
+            metrics.confusion[np.ix_(used, used)], of_names[used].tolist(), title
+        ),
         RELIABILITY: pictures.draw_reliability(metrics, title),
     }
     wrong = np.flatnonzero(predicted != shown.label.to_numpy())
@@ -331,6 +340,7 @@ def _robustness(
             for ckpt in config.ckpt
         ]
     parts = []
+    size = max(member.image_size for _, of_model in models for member in of_model.members)
     with progress_bar() as bar:
         total = len(models) * num_passes(names) * len(photos)
         task = bar.add_task("robustness", total=total, note=", ".join(config.robustness))
@@ -339,6 +349,7 @@ def _robustness(
                 of_model,
                 _labels_for(of_model, predictor, photos),
                 names,
+                size=size,
                 seed=config.seed,
                 tta=config.tta,
                 batch_size=config.batch_size,
@@ -375,7 +386,7 @@ def _run_of(member: Predictor) -> Run:
         curves = path.read_bytes() if path.is_file() else None
     return Run(
         name=str(files.shown(Path(member.name))),
-        trained=dict(zip(info.class_names, info.class_counts, strict=True)),
+        trained=dict(zip(info.class_names, info.class_counts, strict=bool(info.class_counts))),
         stages=stages,
         curves=curves,
     )

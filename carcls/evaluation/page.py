@@ -109,13 +109,18 @@ def _headline(content: Content) -> str:
 
 def _data(content: Content) -> str:
     rows = []
-    for name, photos in content.metrics.per_class[["class", "photos"]].itertuples(index=False):
+    for name, photos in _used(content.metrics)[["class", "photos"]].itertuples(index=False):
         trained = [run.trained.get(name) for run in content.runs]
         counts = " / ".join("?" if count is None else f"{count:,}" for count in trained)
         rows.append([escape(name), counts, f"{photos:,}"])
     return f"<p>Labelled photos of {escape(content.where)}. {escape(content.unseen)}</p>" + _table(
         ["class", "trained on", "measured with"], rows
     )
+
+
+def _used(metrics: Metrics) -> pd.DataFrame:
+    """The classes that have photos or were predicted; a network may know a thousand others."""
+    return metrics.per_class[(metrics.per_class.photos + metrics.per_class.predicted) > 0]
 
 
 def _training(content: Content) -> str:
@@ -146,7 +151,7 @@ def _good(content: Content) -> str:
         rows.append([NAMES[name], shown_value(name, value), between])
     of_classes = [
         [escape(row[0]), f"{row.photos:,}", *map(_percent, (row.precision, row.recall, row.f1))]
-        for row in metrics.per_class.rename(columns={"class": "name"}).itertuples(index=False)
+        for row in _used(metrics).rename(columns={"class": "name"}).itertuples(index=False)
     ]
     return (
         _table(["", "measured", "95 % interval"], rows)
@@ -182,8 +187,8 @@ def _robustness(content: Content) -> str:
     if "robustness" not in content.pictures:
         return ""
     return (
-        "<p>Accuracy and loss as photos get worse. The same photos, changed in the same way for "
-        "every network of the same input size; robustness.csv has the numbers.</p>"
+        "<p>Accuracy and loss as photos get worse. Every network gets the very same pixels, "
+        "resized to its own size; robustness.csv has the numbers.</p>"
         + _chart(content.pictures["robustness"], "Accuracy and NLL over severity")
     )
 

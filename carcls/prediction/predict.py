@@ -241,11 +241,11 @@ def data_to_predict(
         info: Of the run.
         wanted: What differs from its data; with `name` another source altogether.
     """
-    # Runs before 0.3 have a setting that there is no more, and that predicting never needed.
-    own = {key: value for key, value in info.config["data"].items() if key != "memory_limit_gb"}
     changes = {key: value for key, value in (wanted or {}).items() if value is not None}
     if "name" in changes:  # data=OPTION: another source altogether
         return to_data_config(changes), False
+    # Runs before 0.3 have a setting that there is no more, and that predicting never needed.
+    own = {key: value for key, value in info.config["data"].items() if key != "memory_limit_gb"}
     if own["name"] == "demo" and "root" in changes:  # other data than what would be drawn
         drawn = ("seed", "train_per_class", "test_per_class")
         own = {k: v for k, v in own.items() if k not in drawn} | {"name": "kaggle"}
