@@ -12,7 +12,13 @@ from carcls.config.data import (
     KaggleData,
     with_absolute_paths,
 )
-from carcls.config.entry_points import EvaluateConfig, PredictConfig, RuntimeConfig, TrainConfig
+from carcls.config.entry_points import (
+    CompareConfig,
+    EvaluateConfig,
+    PredictConfig,
+    RuntimeConfig,
+    TrainConfig,
+)
 from carcls.config.explore import ExploreConfig
 from carcls.config.network import (
     AvgDenseHead,
@@ -23,6 +29,7 @@ from carcls.config.network import (
     MaxDropoutHead,
 )
 from carcls.config.reading import (
+    to_compare_config,
     to_config,
     to_data_config,
     to_evaluate_config,
@@ -53,6 +60,7 @@ __all__ = [
     "AugmentationConfig",
     "AvgDenseHead",
     "BackboneConfig",
+    "CompareConfig",
     "ConstantSchedule",
     "CosineSchedule",
     "CsvData",
@@ -76,6 +84,7 @@ __all__ = [
     "SgdOptimizer",
     "StageConfig",
     "TrainConfig",
+    "to_compare_config",
     "to_config",
     "to_data_config",
     "to_evaluate_config",

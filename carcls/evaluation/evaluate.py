@@ -236,7 +236,7 @@ def _predicted(
     predictor: Predictor | Ensemble, photos: PhotosToMeasure, config: EvaluateConfig, where: str
 ) -> _Measured:
     """Predicts the photos, says what cannot be opened, and leaves it out."""
-    _say_photos(photos, where)
+    say_photos(photos, where)
     predicted = predict_photos(predictor, photos.table.path.tolist(), config)
     ids = photos.table.id
     opens = np.setdiff1d(np.arange(len(photos.table)), list(predicted.errors))
@@ -270,7 +270,7 @@ def _predicted(
     )
 
 
-def _say_photos(photos: PhotosToMeasure, where: str) -> None:
+def say_photos(photos: PhotosToMeasure, where: str) -> None:
     log.info(f"{len(photos.table)} photos of {where} to measure with.")
     if photos.trained_on:
         log.info(
