@@ -107,7 +107,8 @@ def write_zip(path: Path, tensors, *, parts=None, compression=zipfile.ZIP_STORED
 
 
 def _storages(tensors) -> dict[str, Storage]:
-    parts = [t.parts[0] for t in tensors.values()] if isinstance(tensors, dict) else []
+    values = tensors.values() if isinstance(tensors, dict) else []
+    parts = [value.parts[0] for value in values if isinstance(value, Tensor)]
     return {part.key: part for part in parts if isinstance(part, Storage)}
 
 
