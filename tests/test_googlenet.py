@@ -101,7 +101,18 @@ def test_it_has_the_parameters_that_torchvision_publishes():
     sizes = [int(np.prod(weight.shape)) for weight in network.trainable_weights]
     assert sum(sizes) == 6_624_904
     assert network.output_shape == (None, 1000)
-    assert network.output.dtype == "float32"
+
+
+def test_logits_and_probabilities_stay_float32_under_mixed_precision():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        with keras.StatelessScope():
+            network = googlenet(include_top=True, num_classes=3)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert network.get_layer("inception5b").output.dtype == "float16"
+    assert network.get_layer("fc").output.dtype == network.output.dtype == "float32"
 
 
 def test_scaling_to_minus_1_to_1_is_what_transform_input_makes_of_torchs_normalisation():

@@ -106,6 +106,7 @@ def test_no_function_that_its_pickle_names_is_run(write_pth, tmp_path):
         ({"data.pkl": b"\x80\x02K\x05."}, "it holds something else than a dict of tensors"),
         ({"data.pkl": b"\x80\x02}q"}, "cannot be read so"),
         ({"data.pkl": b""}, "cannot be read so"),
+        ({"data.pkl": b"\x80\x02}r\xff\xff\xff\xff."}, "its pickle is no ordinary one"),  # 64 GB
     ],
 )
 def test_a_file_with_a_wrong_part_is_refused(write_pth, parts, reason):

@@ -15,6 +15,7 @@ import io
 import math
 import os
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
@@ -89,6 +90,20 @@ class _StateDictUnpickler(pickle.Unpickler):
         return _Storage(dtype, key, size)
 
 
+def _unpickle(file: BinaryIO) -> Any:
+    """The next pickle of `file`.
+
+    What a pickle puts aside to refer to again, it numbers from 0 or 1; for a higher number the
+    unpickler would fill all the memory up to there.
+    """
+    start = file.tell()
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count:
+            raise pickle.UnpicklingError("its pickle is no ordinary one")
+    file.seek(start)
+    return _StateDictUnpickler(file).load()
+
+
 def read_pth(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a state dict that torch saved, in its zip format or the one before.
 
@@ -101,7 +116,7 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         UserError: If the file is missing, is not of these formats, is damaged, or holds anything
-            but tensors. Nothing that it names is run, and no more memory is taken than it is long.
+            but tensors. Nothing that it names is run.
     """
     path = Path(path)
     try:
@@ -138,7 +153,7 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
         _check_sizes(archive.infolist(), os.fstat(file.fileno()).st_size)
         if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("its numbers are big-endian")
-        views = _StateDictUnpickler(io.BytesIO(archive.read(f"{root}data.pkl"))).load()
+        views = _unpickle(io.BytesIO(archive.read(f"{root}data.pkl")))
         data = {}
         for key, storage in _storages_of(views).items():
             entry = entries.get(f"{root}data/{key}")
@@ -160,13 +175,13 @@ def _check_sizes(entries: list[zipfile.ZipInfo], file_size: int) -> None:
 
 def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
     """As `read_pth`, of the format before torch 1.6; raises whatever comes."""
-    magic, protocol, system = (_StateDictUnpickler(file).load() for _ in range(3))
+    magic, protocol, system = (_unpickle(file) for _ in range(3))
     if magic != _MAGIC or protocol != _PROTOCOL:
         raise ValueError("it does not begin as torch's files do")
     if system["little_endian"] is not True:
         raise ValueError("its numbers are big-endian")
-    views = _StateDictUnpickler(file).load()
-    keys = _StateDictUnpickler(file).load()
+    views = _unpickle(file)
+    keys = _unpickle(file)
     storages = _storages_of(views)
     if len(keys) != len(storages) or set(keys) != set(storages):
         raise ValueError("its list of storages is not that of its tensors")
