@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from carcls.errors import UserError
 
 PREPROCESSING_MODES = ("native", "unit")
+TORCHVISION_WEIGHTS = "https://download.pytorch.org/models/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +26,9 @@ class BackboneSpec:
     default_size: int  # what it was pretrained at
     min_size: int  # the smallest height or width that leaves a feature map
     application: str | None = None  # a class of keras.applications; None: built in this package
-    weights_file: str | None = None  # what Keras downloads for weights="imagenet", without the top
+    # What Keras downloads for weights="imagenet", without the top; of a network built in this
+    # package, what torchvision has, which must be given by path.
+    weights_file: str | None = None
     weights_package: str | None = None  # or the package on the index that brings the weights
     needs_size: bool = False  # Keras builds the right network for a given size only
     # Regular expression for the ZeroPadding2D layers whose padding Keras takes from that size.
@@ -203,6 +206,13 @@ BACKBONES: dict[str, BackboneSpec] = {
         "nasnetmobile",
     )
 } | {
+    "googlenet": BackboneSpec(
+        name="googlenet",
+        preprocessing="tf",  # what torchvision's `transform_input` makes of its "torch"
+        default_size=224,
+        min_size=15,
+        weights_file="googlenet-1378be20.pth",
+    ),
     "efficientnetlite0": _lite("efficientnetlite0", 224),
     "efficientnetlite1": _lite("efficientnetlite1", 240),
     "efficientnetlite2": _lite("efficientnetlite2", 260),
@@ -238,6 +248,26 @@ def find_spec(name: str) -> BackboneSpec:
         f"Expected backbone to be one of {', '.join(BACKBONES)}, or backbone=keras with "
         f"backbone.name one of {', '.join(APPLICATIONS)}. Received: backbone.name={name}"
     )
+
+
+def check_weights(spec: BackboneSpec, weights: str) -> None:
+    """Refuse `backbone.weights=imagenet` where nothing brings them.
+
+    Raises:
+        UserError: If they can be given by path only.
+    """
+    if weights == "imagenet" and spec.application is None and spec.weights_package is None:
+        raise UserError(
+            f"Expected backbone.weights to be a path, or none, for {spec.name}, whose ImageNet "
+            "weights neither Keras nor a pip package brings. "
+            "Received: backbone.weights=imagenet\n"
+            "There are three ways out:\n"
+            f"  1. backbone.weights=PATH with torchvision's file {spec.weights_file}, from "
+            f"{TORCHVISION_WEIGHTS}{spec.weights_file};\n"
+            "  2. backbone=efficientnetlite0, efficientnetlite1 or efficientnetlite2, whose "
+            "weights come with pip packages;\n"
+            "  3. backbone.weights=none, which trains from scratch."
+        )
 
 
 def check_preprocessing(spec: BackboneSpec, mode: str) -> None:

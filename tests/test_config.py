@@ -10,7 +10,11 @@ from carcls.config import PlateauSchedule, TrainConfig, to_config, to_plain, to_
 from carcls.errors import UserError
 
 CONF = Path(__file__).parent.parent / "conf"
-NEEDED = {"keras": ("backbone.name=DenseNet121",), "csv": ("data.csv=photos.csv",)}
+NEEDED = {
+    "keras": ("backbone.name=DenseNet121",),
+    "googlenet": ("backbone.weights=none",),
+    "csv": ("data.csv=photos.csv",),
+}
 VALUES = ("runtime", "image_size", "batch_size", "seed")
 GROUPS = ("backbone", "head", "augmentation", "finetune", "optimizer", "schedule", "data")
 

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from carcls.catalogue import check_preprocessing, find_spec
+from carcls.catalogue import check_preprocessing, check_weights, find_spec
 from carcls.config.data import CsvData, DataConfig, DemoData, FolderData, KaggleData
 from carcls.config.entry_points import CompareConfig, EvaluateConfig, PredictConfig, TrainConfig
 from carcls.config.explore import ExploreConfig
@@ -58,6 +58,7 @@ def to_config(cfg: DictConfig) -> TrainConfig:
     config = _fit(TrainConfig, cfg)
     backbone = find_spec(config.backbone.name)
     check_preprocessing(backbone, config.backbone.preprocessing)
+    check_weights(backbone, config.backbone.weights)
     sizes = {"image_size": config.image_size} | {
         f"finetune.stages.{name}.image_size": stage.image_size
         for name, stage in config.finetune.stages.items()

@@ -16,11 +16,12 @@ from pathlib import Path
 import h5py
 import keras
 
-from carcls.catalogue import BackboneSpec, check_preprocessing, find_spec
+from carcls.catalogue import BackboneSpec, check_preprocessing, check_weights, find_spec
 from carcls.errors import UserError
 from carcls.models.applications import IMAGENET_STD, keras_application
 from carcls.models.efficientnet_lite import efficientnet_lite
-from carcls.models.torch_weights import load_efficientnet_lite
+from carcls.models.googlenet import googlenet
+from carcls.models.torch_weights import load_efficientnet_lite, load_googlenet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB 0-1
 CAFFE_MEAN = (123.68, 116.779, 103.939)  # of RGB 0-255, as the networks from Caffe had it
@@ -32,7 +33,8 @@ def build_backbone(name: str, *, weights: str = "imagenet") -> keras.Model:
     Args:
         name: A name in `catalogue.BACKBONES`, or a class of keras.applications.
         weights: "imagenet"; "none" for random ones; or the path of a file: Keras' own `.h5`
-            without the top, a Keras 3 `.weights.h5`, and for EfficientNet-Lite a `.pth`.
+            without the top, a Keras 3 `.weights.h5`, and for EfficientNet-Lite and GoogLeNet a
+            `.pth`.
 
     Returns:
         A functional model. In: `(batch, height, width, 3)` float32, height and width free, as
@@ -42,18 +44,21 @@ def build_backbone(name: str, *, weights: str = "imagenet") -> keras.Model:
         UserError: If the name is unknown, or the weights cannot be had or are another network's.
     """
     spec = find_spec(name)
+    check_weights(spec, weights)
     if weights == "imagenet" and spec.application is not None:
         return keras_application(spec, weights="imagenet")
-    network = (
-        efficientnet_lite(spec.name)
-        if spec.application is None
-        else keras_application(spec, weights=None)
-    )
+    network = _random_network(spec)
     if weights == "imagenet":
         load_efficientnet_lite(network, packaged_weights(spec))
     elif weights != "none":
         load_weights_file(network, spec, weights)
     return network
+
+
+def _random_network(spec: BackboneSpec) -> keras.Model:
+    if spec.application is not None:
+        return keras_application(spec, weights=None)
+    return googlenet() if spec.name == "googlenet" else efficientnet_lite(spec.name)
 
 
 def preprocessing_layers(name: str, mode: str = "native") -> list[Callable]:
@@ -136,7 +141,8 @@ def load_weights_file(
             f"Received: {_shown(weights, include_top)}"
         )
     if path.suffix == ".pth":
-        load_efficientnet_lite(network, path)
+        load_pth = load_googlenet if spec.name == "googlenet" else load_efficientnet_lite
+        load_pth(network, path)
         return
     try:
         _refuse_surplus(network, path)
