@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from carcls.errors import UserError
 
 PREPROCESSING_MODES = ("native", "unit")
-TORCHVISION_WEIGHTS = "https://download.pytorch.org/models/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -262,8 +261,7 @@ def check_weights(spec: BackboneSpec, weights: str) -> None:
             "weights neither Keras nor a pip package brings. "
             "Received: backbone.weights=imagenet\n"
             "There are three ways out:\n"
-            f"  1. backbone.weights=PATH with torchvision's file {spec.weights_file}, from "
-            f"{TORCHVISION_WEIGHTS}{spec.weights_file};\n"
+            f"  1. backbone.weights=PATH with torchvision's file {spec.weights_file};\n"
             "  2. backbone=efficientnetlite0, efficientnetlite1 or efficientnetlite2, whose "
             "weights come with pip packages;\n"
             "  3. backbone.weights=none, which trains from scratch."

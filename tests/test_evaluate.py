@@ -209,7 +209,7 @@ def test_a_model_without_its_run_is_measured_with_a_warning(runs, tmp_path, capl
     ("overrides", "text"),
     [
         ((), "Expected ckpt=RUN, the directory of a trained run"),
-        (("ckpt=efficientnetlite0",), "Expected a trained run. Received: ckpt=efficientnetlite0"),
+        (("ckpt=efficientnetlite0",), "Expected data=OPTION with efficientnetlite0"),
         (("ckpt=nowhere",), "nowhere"),
         (("ckpt=x", "tta=rotate"), "Expected tta to be one of none, flip, flip"),
         (("ckpt=x", "resamples=-1"), "Expected resamples to be 0 or more. Received: resamples=-1"),

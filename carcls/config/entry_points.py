@@ -148,9 +148,12 @@ class PredictConfig:
     weights: Any = None  # what each of several checkpoints counts, a list; null: all the same
     tta: str = "none"  # none, flip, flip+scale: views of a photo that are averaged
     calibrated: bool = False  # at the temperature that the validation photos gave
+    models: Any = None  # what each of several says of `images`, side by side; here a list
+    plot: bool = False  # draw the photos of `images` with their likeliest classes
 
     def __post_init__(self) -> None:
         _check_networks(self)
+        self.models = list(dict.fromkeys(_networks(models=self.models)))
         expect(self.top >= 1, "top to be at least 1", top=self.top)
 
 

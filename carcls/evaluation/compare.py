@@ -3,7 +3,6 @@ differences are real. Imports no Keras: each network is measured in a process of
 """
 
 import logging
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from carcls.evaluation.evaluate import data_to_measure, say_photos
 from carcls.evaluation.measured_network import Measured, measure_apart
 from carcls.evaluation.photos import class_indices, photos_to_measure
 from carcls.evaluation.significance import compare_pairs, precision_distance
-from carcls.prediction.ensemble import load_predictor
+from carcls.prediction.ensemble import load_predictor, names_of
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ def compare(config: CompareConfig, workdir: Path) -> pd.DataFrame:
             "models=[outputs/RUN,efficientnetlite0]. Received: none."
         )
     predictors = [load_predictor([model]) for model in config.models]
-    names = _names(config.models)
+    names = names_of(config.models)
     data, _ = data_to_measure(predictors[0].members[0], config.data)
     records = read_training_photos(data)
     where = str(data.root)
@@ -76,14 +75,6 @@ def compare(config: CompareConfig, workdir: Path) -> pd.DataFrame:
             f"failed, {reasons}. The others are compared in {files.shown(workdir)}."
         )
     return rows
-
-
-def _names(models: list[str]) -> list[str]:
-    """What they are called: the last part of a path, all of it where that would be two's."""
-    short = [Path(model).resolve().name if Path(model).exists() else model.partition(":")[0]
-             for model in models]  # fmt: skip
-    counts = Counter(short)
-    return [name if counts[name] == 1 else model for name, model in zip(short, models, strict=True)]
 
 
 def _write(

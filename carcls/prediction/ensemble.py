@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,7 @@ def load_predictor(
     """
     shares(weights, len(ckpts))  # told before any file is looked at
     ckpts, weights = with_folds(ckpts, weights)
-    pretrained = [None if Path(ckpt).exists() else split_pretrained(ckpt) for ckpt in ckpts]
+    pretrained = [split_pretrained(ckpt) if not _exists(ckpt) else None for ckpt in ckpts]
     if any(pretrained) and not all(pretrained):
         names = [ckpt for ckpt, is_name in zip(ckpts, pretrained, strict=True) if is_name]
         raise UserError(
@@ -117,6 +118,23 @@ def load_predictor(
     else:
         members = [Predictor.from_run(ckpt, is_calibrated=is_calibrated) for ckpt in ckpts]
     return members[0] if len(members) == 1 else Ensemble(members=members, weights=weights)
+
+
+def names_of(ckpts: list[str]) -> list[str]:
+    """What runs and networks are called: the last part of a path, all of it where two have that."""
+    short = [
+        Path(ckpt).expanduser().resolve().name if _exists(ckpt) else ckpt.partition(":")[0]
+        for ckpt in ckpts
+    ]
+    counts = Counter(short)
+    return [name if counts[name] == 1 else ckpt for name, ckpt in zip(short, ckpts, strict=True)]
+
+
+def _exists(ckpt: str) -> bool:
+    try:
+        return Path(ckpt).expanduser().exists()
+    except (OSError, RuntimeError):  # a name that no file can have; a ~user there is not
+        return False
 
 
 def with_folds(

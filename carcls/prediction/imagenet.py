@@ -98,7 +98,9 @@ def _meant(name: str) -> list[int]:
     key = synset[1] if synset else _plain(name)
     if key.isdecimal():
         key = str(int(key))  # 007 is 7
-    return _by_key().get(key, [])
+    found = _by_key().get(key, [])
+    exact = [index for index in found if class_names()[index] == name.strip().replace("_", " ")]
+    return exact or found  # Cardigan is a dog, cardigan is not
 
 
 def _plain(name: str) -> str:
