@@ -47,7 +47,8 @@ class Content:
         runs: At least one.
         pairs: See `most_confused`.
         pictures: PNG files: confusion, reliability and, if anything is wrong, wrong; with
-            `robustness=` robustness.
+            `robustness=` robustness; and what `write_sheets` has drawn.
+        of_maps: What is to be said of the maps, see `write_sheets`.
         next_commands: What to run then.
     """
 
@@ -59,6 +60,7 @@ class Content:
     metrics: Metrics
     pairs: pd.DataFrame
     pictures: dict[str, bytes]
+    of_maps: str
     next_commands: list[str]
 
 
@@ -164,7 +166,7 @@ def _good(content: Content) -> str:
 
 def _fails(content: Content) -> str:
     if not len(content.pairs):
-        return "<p>Nowhere: every photo was told right.</p>"
+        return "<p>Nowhere: every photo was told right.</p>" + _looked_at(content)
     rows = [
         [escape(pair.label), escape(pair.predicted), f"{pair.photos:,}", _percent(pair.share)]
         for pair in content.pairs.itertuples(index=False)
@@ -172,10 +174,34 @@ def _fails(content: Content) -> str:
     return (
         "<h3>Classes that are confused</h3>"
         + _table(["label", "taken for", "photos", "of the label's"], rows)
+        + _chart(content.pictures["confused"], "Photos of the classes most often confused")
         + "<h3>Wrong, the surest first</h3><p>What the network says, how sure it is, and the "
         "label. A wrong label is as likely here as a wrong prediction.</p>"
         + _chart(content.pictures["wrong"], "The photos it was surest about and wrong")
+        + _looked_at(content)
     )
+
+
+def _looked_at(content: Content) -> str:
+    shown = {
+        "attention_wrong": "What spoke for the wrong class and for the label, in each photo",
+        "attention_right": "What spoke for the class in photos that were told right",
+    }
+    charts = [
+        _chart(content.pictures[k], text) for k, text in shown.items() if k in content.pictures
+    ]
+    text = f"<p>{escape(content.of_maps)}</p>" if content.of_maps else ""
+    if charts:
+        text = (
+            "<p>The brighter a place, the more it added to the score of the class that is named "
+            "above it; both maps of a photo are of one scale, and what stays grey added nothing or "
+            "spoke against the class. If the bright places lie beside the object, the network may "
+            "have learnt the background.</p>"
+            f'{text}<p class="muted">A map tells where, not what it saw there. Its places are few '
+            "and wide, with smooth transitions drawn between them: it shows parts of the photo, no "
+            "outlines. HiResCAM (Draelos and Carin, 2020), on the last feature map.</p>"
+        )
+    return f"<h3>What it looked at</h3>{text}{''.join(charts)}" if text else ""
 
 
 def _robustness(content: Content) -> str:

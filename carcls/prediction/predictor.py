@@ -172,8 +172,7 @@ class Predictor:
         predicted = Predicted(probs=np.zeros((len(photos), len(self.class_names)), np.float32))
         if not len(photos):
             return predicted
-        if self._model is None:
-            self._model = self.load()
+        model = self.model()
         for source in sources:
             loader = Loader(
                 source,
@@ -184,13 +183,19 @@ class Predictor:
             )
             with closing(loader):
                 probs = predict_probs(
-                    self._model, loader, progress, with_mirrored=has_mirrored(tta)
+                    model, loader, progress, with_mirrored=has_mirrored(tta)
                 )  # of one size: every batch has the same shape
             predicted.probs += probs / len(sources)
             predicted.errors |= source.errors
             predicted.notes |= source.notes
         predicted.probs = at_temperature(predicted.probs, self.temperature)
         return predicted
+
+    def model(self) -> keras.Model:
+        """The network itself; loaded if it is not there."""
+        if self._model is None:
+            self._model = self.load()
+        return self._model
 
     def release(self) -> None:
         """Frees the network's memory; the next photos load it again."""
