@@ -1,6 +1,7 @@
 """Photos that the report shows: what is confused, and what the network looked at."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -145,6 +146,7 @@ def look(
     names: list[str],
     *,
     seed: int,
+    machine: RuntimeConfig,
 ) -> tuple[list[Case], list[Case]] | str:
     """What a network looked at in photos that are wrong, and in some that are right.
 
@@ -157,6 +159,7 @@ def look(
         probs: `(n, num_classes)` what was said of them.
         names: Of the classes, in that order; those of the network in any.
         seed: Of the draw of the right ones.
+        machine: What the network runs on.
 
     Returns:
         Both, of which one may be empty; or why there are none, in a few words.
@@ -164,13 +167,15 @@ def look(
     arguments = (member, paths, labels, probs, names, seed)
     # Folds train in processes of their own as long as this one has no Keras, see folds.py; and a
     # sweep goes on to the next run in this process.
-    return in_own_process(_look_anew, *arguments) if can_fork() else _look(*arguments)
+    if can_fork():
+        return in_own_process(_look_anew, machine, *arguments)
+    return _look(*arguments)
 
 
-def _look_anew(*arguments: object) -> tuple[list[Case], list[Case]] | str:
+def _look_anew(machine: RuntimeConfig, *arguments: Any) -> tuple[list[Case], list[Case]] | str:
     import carcls.backend  # noqa: F401
 
-    runtime.set_up(RuntimeConfig(), seed=0)
+    runtime.set_up(machine, seed=0)
     return _look(*arguments)
 
 
@@ -182,43 +187,46 @@ def _look(
     names: list[str],
     seed: int,
 ) -> tuple[list[Case], list[Case]] | str:
-    wrong, right = in_turn(labels, probs, seed)
     size, mode = member.info.image_size, member.info.resize
-    seen, cases = [], []
-    for order, most in ((wrong, _WRONG), (right, _RIGHT)):
-        found = []
+    of_network = [member.class_names.index(name) for name in names]
+    squares, asked, both = [], [], ([], [])
+    for order, most, cases in zip(
+        in_turn(labels, probs, seed), (_WRONG, _RIGHT), both, strict=True
+    ):
         for index in order:
-            if len(found) == most:
+            if len(cases) == most:
                 break
             try:
                 photo = open_photo(paths[index], max(size, *BOX))
             except PhotoError:  # gone since it was predicted
                 continue
             said, label = int(probs[index].argmax()), int(labels[index])
-            classes = [said] if said == label else [said, label]
-            seen.append(resize(photo, size, mode))
-            whole = photo if mode == "squash" else resize(photo, max(size, *BOX), mode)
-            found.append(
-                Case(
-                    photo=fitted(whole),
-                    label=names[label],
-                    classes=[names[number] for number in classes],
-                    probs=[float(probs[index, number]) for number in classes],
-                    maps=np.zeros((len(classes), 1, 1), np.float32),
-                )
-            )
-        cases.append(found)
-    if not seen:
-        return "none of the photos opens any more"
-    of_network = [member.class_names.index(name) for name in names]
-    asked = [[case.classes[0], case.classes[-1]] for found in cases for case in found]
-    columns = np.array([[of_network[names.index(name)] for name in pair] for pair in asked])
-    maps = _maps(member, np.stack(seen), columns)
+            squares.append(resize(photo, size, mode))
+            asked.append([of_network[said], of_network[label]])
+            cases.append(_case(photo, mode, said, label, probs[index], names))
+    if not squares:
+        return "there is no photo that opens"
+    maps = _maps(member, np.stack(squares), np.array(asked))
     if isinstance(maps, str):
         return maps
-    for case, of_photo in zip([case for found in cases for case in found], maps, strict=True):
+    for case, of_photo in zip(both[0] + both[1], maps, strict=True):
         case.maps = of_photo[: len(case.classes)]
-    return cases[0], cases[1]
+    return both
+
+
+def _case(
+    photo: np.ndarray, mode: str, said: int, label: int, probs: np.ndarray, names: list[str]
+) -> Case:
+    """Without its maps."""
+    shown = photo if mode == "squash" else resize(photo, max(BOX), mode)
+    classes = list(dict.fromkeys((said, label)))
+    return Case(
+        photo=fitted(shown),
+        label=names[label],
+        classes=[names[number] for number in classes],
+        probs=[float(probs[number]) for number in classes],
+        maps=np.zeros((len(classes), 1, 1), np.float32),
+    )
 
 
 def _maps(member: Predictor, photos: np.ndarray, classes: np.ndarray) -> np.ndarray | str:

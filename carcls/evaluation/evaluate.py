@@ -155,7 +155,7 @@ def _tell(
     drawn = _write(workdir, metrics, pairs, measured, names, title)
     sheets, of_maps = write_sheets(
         workdir, predictor, measured.table, measured.probs, pairs, title=title, seed=config.seed,
-        is_out_of_fold="out_of_fold" in measured.facts,
+        is_out_of_fold="out_of_fold" in measured.facts, machine=config.runtime,
     )  # fmt: skip
     drawn |= sheets
     run_facts["maps"] = of_maps

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib import colormaps
 
 from carcls import run as files
+from carcls.config import RuntimeConfig
 from carcls.data.images import open_photo
 from carcls.errors import PhotoError
 from carcls.evaluation.cases import (
@@ -49,6 +50,7 @@ def write_sheets(
     title: str,
     seed: int,
     is_out_of_fold: bool,
+    machine: RuntimeConfig,
 ) -> tuple[dict[str, bytes], str]:
     """Writes those of `SHEETS` that there are photos for.
 
@@ -62,6 +64,7 @@ def write_sheets(
         seed: Of the draw of right photos.
         is_out_of_fold: Whether each photo was predicted by the one fold that had not trained on it:
             then there are maps of those alone that the first fold predicted.
+        machine: What the network runs on.
 
     Returns:
         The pictures, PNG files by name without its ending; and what is to be said of the maps.
@@ -72,7 +75,10 @@ def write_sheets(
         drawn[CONFUSED] = draw_confused(confused, f"{title}: the classes most often confused")
     member = predictor.members[0]
     picks = np.flatnonzero(has_validated(member, photos, names)) if is_out_of_fold else slice(None)
-    found = look(member, np.array(paths)[picks], labels[picks], probs[picks], names, seed=seed)
+    found = look(
+        member, np.array(paths)[picks], labels[picks], probs[picks], names, seed=seed,
+        machine=machine,
+    )  # fmt: skip
     if isinstance(found, str):
         said = f"There is no picture of what the network looked at: {found}."
         log.info(said)
@@ -121,7 +127,7 @@ def draw_confused(pairs: list[Confused], title: str) -> Picture:
         for group, photos in enumerate((pair.taken, pair.typical)):
             for tile, (path, confidence) in enumerate(photos):
                 sheet.show(row, group, tile, _opened(path), f"{confidence:.0%}", _MUTED)
-    return sheet.picture
+    return sheet.picture()
 
 
 def draw_attention(cases: list[Case], title: str) -> Picture:
@@ -142,7 +148,7 @@ def draw_attention(cases: list[Case], title: str) -> Picture:
             colour = _GREEN if name == case.label else _RED
             shown = overlay(case.photo, case.maps[tile - 1] / highest)
             sheet.show(row, group, tile, shown, f"for {_short(name)}: {prob:.0%}", colour)
-    return sheet.picture
+    return sheet.picture()
 
 
 def overlay(photo: np.ndarray, brightness: np.ndarray) -> np.ndarray:
@@ -176,18 +182,15 @@ class _Sheet:
 
     def __init__(self, rows: int, groups: int, tiles: int, above: int, title: str) -> None:
         self.row_height = above + _HEIGHT + _LINE_GAP
-        self.above = above
         self.group_width = tiles * (_WIDTH + _GAP) - _GAP + _GROUP_GAP
-        self.height = _TITLE + rows * self.row_height
-        self.width = 2 * _MARGIN + groups * self.group_width - _GROUP_GAP
-        self.picture = Picture(figsize=(self.width / _DPI, self.height / _DPI), dpi=_DPI)
-        self.axis = self.picture.add_axes((0, 0, 1, 1))
+        self.above = above
+        height = _TITLE + rows * self.row_height
+        width = 2 * _MARGIN + groups * self.group_width - _GROUP_GAP
+        self.pixels = np.full((height, width, 3), 255, np.uint8)
+        self.figure = Picture(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+        self.axis = self.figure.add_axes((0, 0, 1, 1))
         self.axis.axis("off")
-        self.axis.text(self.width / 2, 12, title, fontsize=12, ha="center", va="top", color=_INK)
-        self._set_limits()
-
-    def _set_limits(self) -> None:
-        self.axis.set(xlim=(0, self.width), ylim=(self.height, 0))
+        self.axis.text(width / 2, 12, title, fontsize=12, ha="center", va="top", color=_INK)
 
     def head(self, row: int, group: int, text: str, colour: str) -> None:
         """Writes over a group."""
@@ -207,8 +210,13 @@ class _Sheet:
             self.axis.text(left, top + 20, "gone", fontsize=8.5, color=_MUTED)
             return
         height, width = photo.shape[:2]
-        self.axis.imshow(photo, extent=(left, left + width, top + height, top))
-        self._set_limits()  # which imshow has changed
+        self.pixels[top : top + height, left : left + width] = photo
+
+    def picture(self) -> Picture:
+        """The whole of it."""
+        height, width = self.pixels.shape[:2]
+        self.axis.imshow(self.pixels, extent=(0, width, height, 0), interpolation="none")
+        return self.figure
 
 
 def _opened(path: str) -> np.ndarray | None:
