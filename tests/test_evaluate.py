@@ -257,7 +257,7 @@ def test_a_run_ends_with_its_own_report(runs, tmp_path):
         assert (metrics["n"], metrics["top1"]) == (n, pytest.approx(of_run["val_accuracy"]))
         html = report.read_text()
         assert f"<h1>What {name} is worth</h1>" in html
-        of_fold = "The photos are among those that fold_1 was validated with, the maps are its own."
+        of_fold = "The photos are among those that fold_1 was validated with, the maps are its own"
         assert (of_fold in html) == (name == "folds")
     assert (
         "They validated: none has trained the network, but they chose the epoch."

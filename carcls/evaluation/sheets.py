@@ -32,7 +32,7 @@ CONFUSED, WRONG, RIGHT = "confused.png", "attention_wrong.png", "attention_right
 SHEETS = (CONFUSED, WRONG, RIGHT)
 _COLOURS = colormaps["inferno"]
 _ACROSS = 6  # tiles in a row
-_WIDTH, _HEIGHT = BOX  # of a tile; all that follows is in pixels too
+_WIDTH, _ = BOX  # of a tile; all that follows is in pixels too
 _GAP, _GROUP_GAP, _MARGIN = 8, 28, 14
 _CAPTION, _HEADING, _TITLE, _LINE_GAP = 20, 30, 44, 12
 _DPI = 110
@@ -83,7 +83,9 @@ def write_sheets(
         said = f"There is no picture of what the network looked at: {found}."
         log.info(said)
     else:
-        said = _whose(member, predictor, is_out_of_fold)
+        height, width = (found[0] or found[1])[0].maps.shape[1:]
+        said = f"The maps have {height} × {width} places. "
+        said = (said + _whose(member, predictor, is_out_of_fold)).rstrip()
         titles = ("what spoke for the wrong class, and for the label", "what spoke for the class")
         for name, cases, about in zip((WRONG, RIGHT), found, titles, strict=True):
             if cases:
@@ -91,7 +93,8 @@ def write_sheets(
     pngs = {}
     for name, figure in drawn.items():
         with files.replacing(workdir / name) as temporary:
-            figure.savefig(temporary, format="png")
+            # Photos do not shrink any more with the default of 6, which takes twice as long.
+            figure.savefig(temporary, format="png", pil_kwargs={"compress_level": 3})
         pngs[Path(name).stem] = (workdir / name).read_bytes()
     return pngs, said
 
@@ -116,8 +119,7 @@ def draw_confused(pairs: list[Confused], title: str) -> Picture:
         title: Above the picture.
     """
     half = max(len(photos) for pair in pairs for photos in (pair.taken, pair.typical))
-    half = max(half, 2)  # room for the headings
-    sheet = _Sheet(len(pairs), 2, half, _HEADING + _CAPTION, title)
+    sheet = _Sheet(max(half, 2), title)  # two tiles have room for a heading
     for row, pair in enumerate(pairs):
         label, predicted = _short(pair.label), _short(pair.predicted)
         taken = f"{label} taken for {predicted} ({pair.count} of {pair.of})"
@@ -139,7 +141,7 @@ def draw_attention(cases: list[Case], title: str) -> Picture:
     """
     tiles = 1 + len(cases[0].classes)
     groups = min(_ACROSS // tiles, len(cases))
-    sheet = _Sheet(-(-len(cases) // groups), groups, tiles, _CAPTION, title)
+    sheet = _Sheet(tiles, title)
     for number, case in enumerate(cases):
         row, group = divmod(number, groups)
         sheet.show(row, group, 0, case.photo, f"is {_short(case.label)}", _INK)
@@ -173,50 +175,54 @@ class _Sheet:
     """Rows of groups of tiles, each tile below its caption; in pixels, so that nothing is blurred.
 
     Args:
-        rows: Of groups.
-        groups: In a row.
         tiles: In a group.
-        above: Pixels above the tiles of a row.
         title: Above the picture.
     """
 
-    def __init__(self, rows: int, groups: int, tiles: int, above: int, title: str) -> None:
-        self.row_height = above + _HEIGHT + _LINE_GAP
+    def __init__(self, tiles: int, title: str) -> None:
         self.group_width = tiles * (_WIDTH + _GAP) - _GAP + _GROUP_GAP
-        self.above = above
-        height = _TITLE + rows * self.row_height
-        width = 2 * _MARGIN + groups * self.group_width - _GROUP_GAP
-        self.pixels = np.full((height, width, 3), 255, np.uint8)
-        self.figure = Picture(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
-        self.axis = self.figure.add_axes((0, 0, 1, 1))
-        self.axis.axis("off")
-        self.axis.text(width / 2, 12, title, fontsize=12, ha="center", va="top", color=_INK)
+        self.title = title
+        self.heads: list[tuple[int, int, str, str]] = []
+        self.tiles: list[tuple[int, int, int, np.ndarray | None, str, str]] = []
 
     def head(self, row: int, group: int, text: str, colour: str) -> None:
         """Writes over a group."""
-        left, top = _MARGIN + group * self.group_width, _TITLE + row * self.row_height
-        self.axis.text(
-            left, top + _HEADING - 8, text, fontsize=10.5, fontweight="bold", color=colour
-        )
+        self.heads.append((row, group, text, colour))
 
     def show(
         self, row: int, group: int, tile: int, photo: np.ndarray | None, caption: str, colour: str
     ) -> None:
         """Puts a photo that fits into `BOX` in its place; None: it is gone."""
-        left = _MARGIN + group * self.group_width + tile * (_WIDTH + _GAP)
-        top = _TITLE + row * self.row_height + self.above
-        self.axis.text(left, top - 6, caption, fontsize=8.5, color=colour)
-        if photo is None:
-            self.axis.text(left, top + 20, "gone", fontsize=8.5, color=_MUTED)
-            return
-        height, width = photo.shape[:2]
-        self.pixels[top : top + height, left : left + width] = photo
+        self.tiles.append((row, group, tile, photo, caption, colour))
 
     def picture(self) -> Picture:
-        """The whole of it."""
-        height, width = self.pixels.shape[:2]
-        self.axis.imshow(self.pixels, extent=(0, width, height, 0), interpolation="none")
-        return self.figure
+        """The whole of it; a row is as high as its photos."""
+        highest = [_CAPTION] * (1 + max(row for row, *_ in self.tiles))
+        for row, _, _, photo, *_ in self.tiles:
+            highest[row] = max(highest[row], 0 if photo is None else len(photo))
+        above = _CAPTION + (_HEADING if self.heads else 0)
+        tops = np.cumsum([_TITLE, *(above + height + _LINE_GAP for height in highest)])
+        groups = 1 + max(group for _, group, *_ in (*self.heads, *self.tiles))
+        width = groups * self.group_width - _GROUP_GAP + 2 * _MARGIN
+        pixels = np.full((tops[-1], width, 3), 255, np.uint8)
+        figure = Picture(figsize=(width / _DPI, tops[-1] / _DPI), dpi=_DPI)
+        axis = figure.add_axes((0, 0, 1, 1))
+        axis.axis("off")
+        axis.text(width / 2, 12, self.title, fontsize=12, ha="center", va="top", color=_INK)
+        for row, group, text, colour in self.heads:
+            left = _MARGIN + group * self.group_width
+            axis.text(left, tops[row] + _HEADING - 8, text, size=10.5, weight="bold", color=colour)
+        for row, group, tile, photo, caption, colour in self.tiles:
+            left = _MARGIN + group * self.group_width + tile * (_WIDTH + _GAP)
+            top = tops[row] + above
+            axis.text(left, top - 6, caption, fontsize=8.5, color=colour)
+            if photo is None:
+                axis.text(left, top + 14, "gone", fontsize=8.5, color=_MUTED)
+            else:
+                height_of_one, width_of_one = photo.shape[:2]
+                pixels[top : top + height_of_one, left : left + width_of_one] = photo
+        axis.imshow(pixels, extent=(0, width, tops[-1], 0), interpolation="none")
+        return figure
 
 
 def _opened(path: str) -> np.ndarray | None:
