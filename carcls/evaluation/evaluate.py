@@ -20,6 +20,7 @@ from carcls.evaluation.metrics import NAMES, Metrics, measure, most_confused, sh
 from carcls.evaluation.page import Content, Run, build_page
 from carcls.evaluation.photos import PhotosToMeasure, ids_and_labels, photos_to_measure
 from carcls.evaluation.robustness import area, measure_robustness, names_of, num_passes
+from carcls.evaluation.sheets import SHEETS, write_sheets
 from carcls.prediction.ensemble import Ensemble, load_predictor
 from carcls.prediction.job import predict_photos
 from carcls.prediction.members import run_dir
@@ -35,7 +36,7 @@ ROBUSTNESS, ROBUSTNESS_PLOT = "robustness.csv", "robustness.png"
 _PAIRS_SHOWN = 5
 _OUTPUTS = (
     files.RUN, files.METRICS, PER_CLASS, PREDICTIONS, CONFUSED, CONFUSION, RELIABILITY, WRONG,
-    REPORT, ROBUSTNESS, ROBUSTNESS_PLOT,
+    REPORT, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS,
 )  # fmt: skip
 
 
@@ -159,6 +160,12 @@ def _tell(
     }  # fmt: skip
     _set_aside_other(workdir, run_facts)
     drawn = _write(workdir, metrics, pairs, measured, names, title)
+    sheets, of_maps = write_sheets(
+        workdir, predictor, measured.table, measured.probs, pairs, title=title, seed=config.seed,
+        is_out_of_fold="out_of_fold" in measured.facts, machine=config.runtime,
+    )  # fmt: skip
+    drawn |= sheets
+    run_facts["maps"] = of_maps
     if worse is not None:
         with files.replacing(workdir / ROBUSTNESS) as temporary:
             worse.to_csv(temporary, index=False)
@@ -174,6 +181,7 @@ def _tell(
         metrics=metrics,
         pairs=pairs,
         pictures=drawn,
+        of_maps=of_maps,
         next_commands=_next_commands(config, data),
     )
     files.write_text(workdir / REPORT, build_page(content))
@@ -191,7 +199,7 @@ def _set_aside_other(workdir: Path, run_facts: dict[str, Any]) -> None:
     if before and (are_others or was != now):
         aside = files.set_aside(workdir, _OUTPUTS)
         log.info(f"{files.shown(workdir)} held another evaluation: it is in {files.shown(aside)}.")
-    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT):
+    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS):
         (workdir / name).unlink(missing_ok=True)
 
 
@@ -421,7 +429,8 @@ def _summary(
     places = [
         ("report", REPORT),
         ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("pairs", CONFUSED),
-        ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), ("", ROBUSTNESS_PLOT),
+        ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), *(("", name) for name in SHEETS),
+        ("", ROBUSTNESS_PLOT),
         ("numbers", files.METRICS),
     ]  # fmt: skip
     listed = [(what, str(files.shown(workdir / name))) for what, name in places
