@@ -69,7 +69,7 @@ def compare(config: CompareConfig, workdir: Path) -> pd.DataFrame:
         raise UserError("\n".join(failed.values()))
     rows = _write(found, shown, records, where, failed, config, workdir)
     if failed:
-        reasons = examples([f"{name} ({why})" for name, why in failed.items()])
+        reasons = examples([f"{name} ({why.splitlines()[0]})" for name, why in failed.items()])
         raise UserError(
             f"Expected all {len(names)} models to be measured. Received: {len(failed)} that "
             f"failed, {reasons}. The others are compared in {files.shown(workdir)}."

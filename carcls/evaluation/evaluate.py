@@ -144,7 +144,12 @@ def _tell(
     members, names = predictor.members, predictor.class_names
     title = " + ".join(Path(ckpt).resolve().name for ckpt in config.ckpt)
     labels = measured.table.label.to_numpy()
-    metrics = measure(measured.probs, labels, names, seed=config.seed, resamples=config.resamples)
+    with progress_bar() as bar:  # a million photos take half a minute
+        task = bar.add_task("measuring", total=config.resamples, note="resamples")
+        metrics = measure(
+            measured.probs, labels, names, seed=config.seed, resamples=config.resamples,
+            progress=lambda: bar.advance(task),
+        )  # fmt: skip
     pairs = most_confused(metrics, names)
     written = {
         **metrics.values, "n": metrics.n,

@@ -1,5 +1,6 @@
 """How good probabilities are: arrays in, numbers out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +47,13 @@ class Metrics:
 
 
 def measure(
-    probs: np.ndarray, labels: np.ndarray, class_names: list[str], *, seed: int, resamples: int
+    probs: np.ndarray,
+    labels: np.ndarray,
+    class_names: list[str],
+    *,
+    seed: int,
+    resamples: int,
+    progress: Callable[[], None] = lambda: None,
 ) -> Metrics:
     """Measures probabilities against labels.
 
@@ -60,6 +67,7 @@ def measure(
         seed: Of the bootstrap.
         resamples: Of the bootstrap: photos drawn with replacement so many times (Efron, 1979,
             percentile intervals).
+        progress: Called after each of these.
     """
     outcomes = _Outcomes(probs, labels)
     ones = np.ones(len(labels))
@@ -69,6 +77,7 @@ def measure(
     for _ in range(resamples):
         picks = draws.integers(0, len(labels), len(labels))
         drawn.append(outcomes.values(np.bincount(picks, minlength=len(labels)).astype(float)))
+        progress()
     tail = (1 - _LEVEL) / 2
     intervals = {
         name: tuple(np.quantile([each[name] for each in drawn], [tail, 1 - tail]).tolist())
