@@ -10,6 +10,8 @@ _TEXT_KEYS = frozenset(
         "images",
         "output",
         "resume",
+        "hierarchy",
+        "coarse_ckpt",
         "data.root",
         "data.csv",
         "data.test_csv",
@@ -25,7 +27,7 @@ _TEXT_KEYS = frozenset(
         "hydra.sweep.dir",
     )
 )
-_LIST_KEYS = frozenset(("ckpt", "images"))  # these take `[a,b]` too
+_LIST_KEYS = frozenset(("ckpt", "coarse_ckpt", "images"))  # these take `[a,b]` too
 
 
 def quote_paths(arguments: list[str]) -> list[str]:
