@@ -1,7 +1,7 @@
 """`evaluate.py`: what a run is worth, measured on photos that it has not trained on."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from carcls.console import UNFOLDED, facts, progress_bar, table
 from carcls.data.records import TrainingPhotos, examples, opened_in_part
 from carcls.data.sources import read_training_photos
 from carcls.errors import UserError
-from carcls.evaluation import pictures
+from carcls.evaluation import coarse_classes, pictures
+from carcls.evaluation.coarse_classes import CoarseClasses, find_coarse_classes
 from carcls.evaluation.metrics import NAMES, Metrics, measure, most_confused, shown_value
 from carcls.evaluation.page import Content, Run, build_page
 from carcls.evaluation.photos import PhotosToMeasure, ids_and_labels, photos_to_measure
@@ -34,7 +35,7 @@ ROBUSTNESS, ROBUSTNESS_PLOT = "robustness.csv", "robustness.png"
 _PAIRS_SHOWN = 5
 _OUTPUTS = (
     files.RUN, files.METRICS, PER_CLASS, PREDICTIONS, CONFUSED, CONFUSION, RELIABILITY, WRONG,
-    REPORT, ROBUSTNESS, ROBUSTNESS_PLOT,
+    REPORT, ROBUSTNESS, ROBUSTNESS_PLOT, *coarse_classes.OUTPUTS,
 )  # fmt: skip
 
 
@@ -82,8 +83,11 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
             "classes only."
         )
     data, is_own = data_to_predict(members[0].info, config.data)
-    records = read_training_photos(data)
+    data = coarse_classes.with_hierarchy_of(config, data)
+    records, coarse = find_coarse_classes(config, data, read_training_photos(data), predictor)
     measured = _out_of_fold(config, records, predictor.class_names) if is_own else None
+    if measured is not None:
+        coarse_classes.refuse_out_of_fold(config)
     if is_own and config.calibrated:
         log.warning(
             "WARNING: the temperature was fitted to these very photos: how well calibrated it "
@@ -91,9 +95,14 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
         )
     if measured is None:
         where = str(data.root)
-        measured = _predicted(predictor, photos_to_measure(records, members, where), config, where)
-    metrics, pairs, written = _tell(predictor, measured, config, data, workdir)
-    log.info(_summary(workdir, metrics, pairs, written.get("robustness", {})))
+        trained = [*members, *(coarse.members if coarse else [])]
+        measured = _predicted(predictor, photos_to_measure(records, trained, where), config, where)
+    if coarse and coarse.network:
+        opens = coarse.predict(measured.table, predictor.class_names, config)
+        table_of_photos = measured.table[opens].reset_index(drop=True)
+        measured = replace(measured, table=table_of_photos, probs=measured.probs[opens])
+    metrics, pairs, written = _tell(predictor, measured, config, data, workdir, coarse)
+    log.info(_summary(workdir, metrics, pairs, written.get("robustness", {}), coarse))
     return written
 
 
@@ -118,9 +127,10 @@ def evaluate_own(workdir: Path, records: TrainingPhotos) -> Path | None:
         unseen = "They validated: none has trained the network, but they chose the epoch."
         measured = _saved(path, records, names, unseen, {"as_trained": True})
     data, _ = data_to_predict(predictor.members[0].info, None)
+    _, coarse = find_coarse_classes(config, data, records, predictor)
     folder = workdir / files.EVALUATION
     folder.mkdir(exist_ok=True)
-    _tell(predictor, measured, config, data, folder)
+    _tell(predictor, measured, config, data, folder, coarse)
     log.info(facts([("report", str(files.shown(folder / REPORT)))], UNFOLDED))
     return folder / REPORT
 
@@ -131,6 +141,7 @@ def _tell(
     config: EvaluateConfig,
     data: DataConfig,
     workdir: Path,
+    coarse: CoarseClasses | None,
 ) -> tuple[Metrics, pd.DataFrame, dict[str, Any]]:
     """Measures, and writes everything; returns the metrics, confused pairs and `metrics.json`."""
     members, names = predictor.members, predictor.class_names
@@ -142,6 +153,8 @@ def _tell(
         **metrics.values, "n": metrics.n,
         "intervals": {name: list(ends) for name, ends in metrics.intervals.items()},
     }  # fmt: skip
+    if coarse:
+        written["hierarchy"] = coarse.measure(measured.probs, labels, names, config)
     worse = _robustness(predictor, measured.table, config, title)
     if worse is not None:
         written["robustness"] = _areas(worse)
@@ -150,8 +163,12 @@ def _tell(
         "tta": config.tta, "calibrated": config.calibrated, "data_root": str(data.root),
         **measured.facts,
     }  # fmt: skip
+    if config.coarse_ckpt:
+        run_facts["coarse_ckpt"] = config.coarse_ckpt
     _set_aside_other(workdir, run_facts)
     drawn = _write(workdir, metrics, pairs, measured, names, title)
+    if coarse:
+        drawn |= coarse_classes.write(workdir, coarse.levels, title)
     if worse is not None:
         with files.replacing(workdir / ROBUSTNESS) as temporary:
             worse.to_csv(temporary, index=False)
@@ -168,6 +185,7 @@ def _tell(
         pairs=pairs,
         pictures=drawn,
         next_commands=_next_commands(config, data),
+        levels=coarse and coarse.levels,
     )
     files.write_text(workdir / REPORT, build_page(content))
     files.write_json(workdir / files.RUN, run_facts)
@@ -178,13 +196,13 @@ def _tell(
 def _set_aside_other(workdir: Path, run_facts: dict[str, Any]) -> None:
     """Moves away what was measured of other runs, photos or views; clears what is written anew."""
     before = files.read_json(workdir / files.RUN)
-    same = ("weights", "tta", "calibrated", "data_root")
-    are_others = any(before.get(name) != run_facts[name] for name in same)
+    same = ("weights", "tta", "calibrated", "data_root", "coarse_ckpt")
+    are_others = any(before.get(name) != run_facts.get(name) for name in same)
     was, now = ([Path(ckpt).resolve() for ckpt in f.get("ckpt", [])] for f in (before, run_facts))
     if before and (are_others or was != now):
         aside = files.set_aside(workdir, _OUTPUTS)
         log.info(f"{files.shown(workdir)} held another evaluation: it is in {files.shown(aside)}.")
-    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT):
+    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT, *coarse_classes.OUTPUTS):
         (workdir / name).unlink(missing_ok=True)
 
 
@@ -392,7 +410,11 @@ def _next_commands(config: EvaluateConfig, data: DataConfig) -> list[str]:
 
 
 def _summary(
-    workdir: Path, metrics: Metrics, pairs: pd.DataFrame, areas: dict[str, dict[str, float]]
+    workdir: Path,
+    metrics: Metrics,
+    pairs: pd.DataFrame,
+    areas: dict[str, dict[str, float]],
+    coarse: CoarseClasses | None,
 ) -> str:
     rows = []
     for name, value in metrics.values.items():
@@ -406,10 +428,13 @@ def _summary(
         kinds = list(next(iter(areas.values())))
         rows = [[model, *(f"{of[kind]:.1%}" for kind in kinds)] for model, of in areas.items()]
         text += f"\n\n{table(['mean accuracy over severities', *kinds], rows)}"
+    if coarse:
+        text += f"\n\n{coarse_classes.summary(coarse.levels)}"
     places = [
         ("report", REPORT),
         ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("pairs", CONFUSED),
         ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), ("", ROBUSTNESS_PLOT),
+        ("coarse classes", coarse_classes.TABLE), ("", coarse_classes.PRECISION),
         ("numbers", files.METRICS),
     ]  # fmt: skip
     listed = [(what, str(files.shown(workdir / name))) for what, name in places

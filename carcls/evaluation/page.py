@@ -10,6 +10,8 @@ import pandas as pd
 
 from carcls import exploration
 from carcls.console import duration
+from carcls.evaluation.coarse_classes import errors_in_words, rows_of_answers, rows_of_differences
+from carcls.evaluation.hierarchy import Levels
 from carcls.evaluation.metrics import NAMES, Metrics, shown_value
 
 _ROWS = 200  # of a table; the CSV has all
@@ -47,8 +49,9 @@ class Content:
         runs: At least one.
         pairs: See `most_confused`.
         pictures: PNG files: confusion, reliability and, if anything is wrong, wrong; with
-            `robustness=` robustness.
+            `robustness=` robustness; with levels hierarchy_precision and hierarchy_confusion.
         next_commands: What to run then.
+        levels: What coarse classes say; None where there are none.
     """
 
     title: str
@@ -60,6 +63,7 @@ class Content:
     pairs: pd.DataFrame
     pictures: dict[str, bytes]
     next_commands: list[str]
+    levels: Levels | None = None
 
 
 def build_page(content: Content) -> str:
@@ -70,6 +74,7 @@ def build_page(content: Content) -> str:
         "training": ("How training went", _training(content)),
         "good": ("How good it is", _good(content)),
         "fails": ("Where it fails", _fails(content)),
+        "hierarchy": ("Coarse and fine classes", _hierarchy(content)),
         "robustness": ("How it holds out", _robustness(content)),
         "next": ("What to do next", _next(content)),
     }
@@ -175,6 +180,36 @@ def _fails(content: Content) -> str:
         + "<h3>Wrong, the surest first</h3><p>What the network says, how sure it is, and the "
         "label. A wrong label is as likely here as a wrong prediction.</p>"
         + _chart(content.pictures["wrong"], "The photos it was surest about and wrong")
+    )
+
+
+def _hierarchy(content: Content) -> str:
+    levels = content.levels
+    if levels is None:
+        return ""
+    of_classes = levels.of_coarse["summed"][["class", "photos"]]
+    precisions = [of_one.precision.map(_percent) for of_one in levels.of_coarse.values()]
+    columns = [of_classes["class"].map(escape), of_classes.photos.map("{:,}".format), *precisions]
+    names = {"rolled_up": "rolled up", "summed": "summed", "coarse": "coarse network"}
+    inside = errors_in_words(levels)
+    return (
+        f"<p>Its {len(content.metrics.per_class)} classes lie in {len(levels.coarse_names)} coarse "
+        f"ones. {inside}</p>"
+        + _table(
+            ["", "accuracy", "balanced accuracy", "F1", "mean precision", "NLL"],
+            rows_of_answers(levels),
+        )
+        + "<h3>Precision of a coarse class</h3>"
+        + _table(
+            ["class", "photos", *(names[name] for name in levels.of_coarse)],
+            [list(row) for row in zip(*columns, strict=True)],
+        )
+        + _chart(content.pictures["hierarchy_confusion"], "Confusion matrix of coarse classes")
+        + "<h3>Precision of a fine class, against that of its coarse class</h3><p>Rolled-up: what "
+        "the likeliest fine class says of the coarse one. Below zero: the fine class is the harder "
+        "question. A dot: no photo was taken for the class. hierarchy.csv has the numbers.</p>"
+        + _table(["difference", "mean", "95 % interval"], rows_of_differences(levels))
+        + _chart(content.pictures["hierarchy_precision"], "Differences of precision")
     )
 
 
