@@ -94,8 +94,8 @@ def with_hierarchy(
     others = [name for name in photos.hierarchy if name not in set(names)]
     if others and not is_quiet:
         log.info(
-            f"{source} has {len(others)} classes that the data does not: {examples(others)}. They "
-            "change nothing."
+            f"{source} also has {len(others)} class{'' if len(others) == 1 else 'es'} that the "
+            f"data does not have, which changes nothing: {examples(others)}."
         )
     if config.target == "fine":
         return photos

@@ -27,7 +27,7 @@ from carcls.evaluation.hierarchy import (
     measure_levels,
 )
 from carcls.evaluation.hierarchy_pictures import draw_differences
-from carcls.evaluation.metrics import shown_value
+from carcls.evaluation.metrics import Metrics, shown_value
 from carcls.evaluation.pictures import draw_confusion
 from carcls.prediction.ensemble import Ensemble, in_order, load_predictor
 from carcls.prediction.predict import predict_photos
@@ -90,11 +90,16 @@ class CoarseClasses:
         return opens
 
     def measure(
-        self, probs: np.ndarray, labels: np.ndarray, class_names: list[str], config: EvaluateConfig
+        self,
+        probs: np.ndarray,
+        labels: np.ndarray,
+        class_names: list[str],
+        metrics: Metrics,
+        config: EvaluateConfig,
     ) -> dict[str, Any]:
         """Sets `levels`, see `measure_levels`; returns what `metrics.json` has of them."""
         levels = self.levels = measure_levels(
-            probs, labels, class_names, self.hierarchy,
+            probs, labels, class_names, self.hierarchy, metrics=metrics,
             coarse_probs=self.probs, seed=config.seed, resamples=config.resamples,
         )  # fmt: skip
         return {
@@ -193,7 +198,7 @@ def write(workdir: Path, levels: Levels, title: str) -> dict[str, bytes]:
         levels.per_class.to_csv(temporary, index=False)
     drawn = {
         PRECISION: draw_differences(levels.per_class, title),
-        CONFUSION: draw_confusion(levels.confusion, levels.coarse_names, f"{title}: coarse"),
+        CONFUSION: draw_confusion(levels.confusion, levels.coarse_names, f"{title}: summed"),
     }
     pngs = {}
     for name, figure in drawn.items():

@@ -154,7 +154,7 @@ def _tell(
         "intervals": {name: list(ends) for name, ends in metrics.intervals.items()},
     }  # fmt: skip
     if coarse:
-        written["hierarchy"] = coarse.measure(measured.probs, labels, names, config)
+        written["hierarchy"] = coarse.measure(measured.probs, labels, names, metrics, config)
     worse = _robustness(predictor, measured.table, config, title)
     if worse is not None:
         written["robustness"] = _areas(worse)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from carcls.data.records import sorted_class_names
-from carcls.evaluation.metrics import measure
+from carcls.evaluation.metrics import Metrics, measure
 
 _LEVEL = 0.95
 _OF_PROBS = ("top5", "nll", "ece")  # which the likeliest class alone does not tell
@@ -33,14 +33,15 @@ class Levels:
     """What `n` labelled photos say of a classifier of fine classes, and of one of coarse classes.
 
     Attributes:
-        values: Numbers by name, by what they are of: `fine`, `rolled_up`, `summed` and, where there
-            is such a network, `coarse` (top1, balanced_accuracy, macro_f1, precision, the mean of
-            the classes that are predicted; of the last two answers also top5, nll, ece); `errors`:
-            the `share` of photos whose fine class is told wrong, the share of these that stay
-            `inside` the right coarse class, and that `inside_by_chance`, if any other class were
-            as likely; `differences` of precision, the means over fine classes. What is not defined
-            is left out.
-        intervals: Of these, but for top5, nll and ece, the ends of 95 % bootstrap intervals.
+        values: Numbers by name, by what they are of: `fine` (those of `measure` and precision, the
+            mean of the classes that are predicted), `rolled_up`, `summed` and, where there is such
+            a network, `coarse` (top1, balanced_accuracy, macro_f1, precision; but for the first
+            also top5, nll, ece); `errors`: the `share` of photos whose fine class is told wrong,
+            the share of these that stay `inside` the right coarse class, and that
+            `inside_by_chance`, if any other class were as likely; `differences` of precision, the
+            means over fine classes. What is not defined is left out.
+        intervals: Of these the ends of 95 % bootstrap intervals; at the coarse level none of top5,
+            nll and ece.
         n: Photos.
         coarse_names: In order.
         per_class: A row a fine class, grouped by coarse class: coarse, fine, photos, predicted,
@@ -88,6 +89,7 @@ def measure_levels(
     class_names: list[str],
     hierarchy: dict[str, str],
     *,
+    metrics: Metrics,
     coarse_probs: np.ndarray | None = None,
     seed: int,
     resamples: int,
@@ -99,8 +101,9 @@ def measure_levels(
         labels: `(n,)` fine class indices.
         class_names: `num_fine` of them.
         hierarchy: The coarse class of each, by name.
+        metrics: What `measure` says of the fine probabilities: its numbers are taken over.
         coarse_probs: `(n, num_coarse)` of another network, in the order of `coarse_classes`.
-        seed: Of the bootstrap; that of `measure` draws the same photos.
+        seed: Of the bootstrap.
         resamples: Of the bootstrap, see `measure`.
     """
     names, coarse_of = coarse_classes(class_names, hierarchy)
@@ -115,9 +118,14 @@ def measure_levels(
     }
     for name in given:
         values[name] |= {key: answers[name].values[key] for key in _OF_PROBS}
+    intervals = _intervals(outcomes, values, seed, resamples)
+    values["fine"] = metrics.values | {"precision": values["fine"]["precision"]}
+    if resamples:  # one number has one interval
+        precision = intervals["fine"]["precision"]
+        intervals["fine"] = metrics.intervals | {"precision": precision}
     return Levels(
         values=values,
-        intervals=_intervals(outcomes, values, seed, resamples),
+        intervals=intervals,
         n=len(labels),
         coarse_names=names,
         per_class=outcomes.per_class(class_names, names),

@@ -14,7 +14,7 @@ _MORE, _LESS = "#2a9d5c", "#d1495b"
 def draw_differences(per_class: pd.DataFrame, title: str) -> Picture:
     """A panel a difference, a bar a fine class; shaded in turn by coarse class.
 
-    Where a precision is not defined, since no photo was taken for the class, a dot stands.
+    Where a precision is not defined, since no photo was taken for the class, a cross stands.
 
     Args:
         per_class: See `carcls.evaluation.hierarchy.Levels`.
@@ -37,12 +37,12 @@ def draw_differences(per_class: pd.DataFrame, title: str) -> Picture:
         colours = np.where(values >= 0, _MORE, _LESS)
         axis.barh(rows, np.nan_to_num(values), color=colours, height=0.8)
         undefined = np.flatnonzero(np.isnan(values))
-        axis.plot(np.zeros(len(undefined)), undefined, ".", color="grey", markersize=3)
+        axis.plot(np.zeros(len(undefined)), undefined, "x", color="black", markersize=4)
         axis.axvline(0, color="black", linewidth=0.8)
         mean = f"mean {np.nanmean(values):+.3f}" if not np.isnan(values).all() else "not defined"
         axis.set_title(f"{DIFFERENCES[name][2]}\n{mean}", fontsize=11)
         axis.set(xlim=(-reach, reach), ylim=(size - 0.5, -0.5))
-        axis.tick_params(axis="x", labelsize=8)
+        axis.tick_params(axis="x", labelsize=8, labeltop=size > 30)  # far from the bottom
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)

@@ -207,7 +207,7 @@ def _hierarchy(content: Content) -> str:
         + _chart(content.pictures["hierarchy_confusion"], "Confusion matrix of coarse classes")
         + "<h3>Precision of a fine class, against that of its coarse class</h3><p>Rolled-up: what "
         "the likeliest fine class says of the coarse one. Below zero: the fine class is the harder "
-        "question. A dot: no photo was taken for the class. hierarchy.csv has the numbers.</p>"
+        "question. A cross: no photo was taken for the class. hierarchy.csv has the numbers.</p>"
         + _table(["difference", "mean", "95 % interval"], rows_of_differences(levels))
         + _chart(content.pictures["hierarchy_precision"], "Differences of precision")
     )
