@@ -182,7 +182,7 @@ class _Outcomes:
         rows = np.stack([labels, predicted, *coarse_predicted.values()])
         sizes = [len(coarse_of)] * 2 + [self.num_coarse] * len(coarse_predicted)
         keys = np.ravel_multi_index(rows, sizes)
-        cells, self.cell_of, photos = np.unique(keys, return_inverse=True, return_counts=True)
+        cells, photos = np.unique(keys, return_counts=True)
         self.photos = photos.astype(float)
         self.labels, self.predicted, *of_answers = np.unravel_index(cells, sizes)
         coarse = coarse_of[self.labels]
@@ -274,11 +274,14 @@ def _intervals(
     """Of what `outcomes` tells; of numbers that a resample does not define, from the others."""
     if not resamples:
         return {}
-    draws, num_photos = np.random.default_rng(seed), len(outcomes.cell_of)
-    drawn = []
-    for _ in range(resamples):
-        picks = outcomes.cell_of[draws.integers(0, num_photos, num_photos)]
-        drawn.append(outcomes.values(np.bincount(picks, minlength=len(outcomes.photos)) * 1.0))
+    # How many photos a cell has, if as many are drawn with replacement, is multinomial: that takes
+    # the time of the cells, of which there may be a thousand times fewer than photos.
+    draws, num_photos = np.random.default_rng(seed), int(outcomes.photos.sum())
+    shares = outcomes.photos / num_photos
+    drawn = [
+        outcomes.values(draws.multinomial(num_photos, shares).astype(float))
+        for _ in range(resamples)
+    ]
     tail = (1 - _LEVEL) / 2
     return {
         group: {
