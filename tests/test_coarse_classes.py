@@ -228,17 +228,35 @@ def test_a_run_tells_its_coarse_classes_in_its_own_report(runs):
     assert (runs / "fine" / "evaluation" / "hierarchy.csv").is_file()
 
 
-def test_what_folds_have_saved_is_rolled_up_but_no_other_network_is_asked(runs, tmp_path):
-    folds = tmp_path / "folds"
-    shutil.copytree(runs / "fine", folds)
-    (folds / "val_predictions.csv").rename(folds / "oof_predictions.csv")
-    found = evaluated(tmp_path / "out", f"ckpt={folds}")
+def test_what_folds_have_saved_is_compared_with_what_those_of_a_coarse_run_have(runs, tmp_path):
+    """As if each of two runs were of several folds: what they saved has the same columns."""
+    for name in ("fine", "coarse"):
+        shutil.copytree(runs / name, tmp_path / name)
+        (tmp_path / name / "val_predictions.csv").rename(tmp_path / name / "oof_predictions.csv")
+    folds, out = tmp_path / "fine", tmp_path / "out"
+    levels = evaluated(out, f"ckpt={folds}", f"coarse_ckpt={tmp_path / 'coarse'}")["hierarchy"]
     own = json.loads((runs / "fine" / "evaluation" / "metrics.json").read_text())["hierarchy"]
-    assert found["hierarchy"]["summed"] == own["summed"]
-    assert told(tmp_path / "out", f"ckpt={folds}", f"coarse_ckpt={runs / 'coarse'}") == (
-        "Expected no coarse_ckpt with a run of several folds on its own photos, which have trained "
-        f"the other network. Received: coarse_ckpt={runs / 'coarse'}. Measure with other photos: "
-        "data=folder data.root=DIR."
+    assert levels["summed"] == own["summed"]
+    of_coarse = json.loads((runs / "coarse" / "metrics.json").read_text())
+    assert levels["coarse"]["top1"] == pytest.approx(of_coarse["val_accuracy"])
+    assert levels["coarse"]["nll"] == pytest.approx(of_coarse["val_nll"], abs=1e-5)
+    expected = (
+        "Expected coarse_ckpt to be a run of several folds too, with a run of several folds on its "
+        "own photos: others have trained on these. Received: "
+    )
+    otherwise = "Measure with other photos: data=folder data.root=DIR."
+    assert told(out, f"ckpt={folds}", f"coarse_ckpt={runs / 'coarse'}") == (
+        f"{expected}{runs / 'coarse'}, without oof_predictions.csv. {otherwise}"
+    )
+    path = tmp_path / "coarse" / "oof_predictions.csv"
+    rows = pd.read_csv(path)
+    pd.concat([rows, rows.head(1)]).to_csv(path, index=False)
+    assert told(out, f"ckpt={folds}", f"coarse_ckpt={tmp_path / 'coarse'}") == (
+        f"{expected}{tmp_path / 'coarse'}, in which several photos have one id. {otherwise}"
+    )
+    rows.assign(id="x", label=[f"{i}" for i in range(len(rows))]).to_csv(path, index=False)
+    assert "in which none of the 10 photos is." in told(
+        out, f"ckpt={folds}", f"coarse_ckpt={tmp_path / 'coarse'}"
     )
 
 

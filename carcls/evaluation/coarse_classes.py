@@ -89,6 +89,50 @@ class CoarseClasses:
         self.probs = in_order(predicted.probs, self.network.class_names, names)[opens]
         return opens
 
+    def look_up(
+        self, photos: pd.DataFrame, class_names: list[str], config: EvaluateConfig
+    ) -> np.ndarray:
+        """What the folds of another run have saved of photos that each has not trained on.
+
+        Args:
+            photos: id and label (index into the fine classes) of `n`.
+            class_names: Of the network that knows the fine classes.
+            config: Of the evaluation.
+
+        Returns:
+            `(n,)` bool: which photos were there. The others must be left out.
+
+        Raises:
+            UserError: If there is no such run, or it is not clear which photo is which.
+        """
+        path = Path(config.coarse_ckpt[0]) / files.OOF_PREDICTIONS
+        expected = (
+            "Expected coarse_ckpt to be a run of several folds too, with a run of several folds on "
+            f"its own photos: others have trained on these. Received: {config.coarse_ckpt[0]}"
+        )
+        otherwise = "Measure with other photos: data=folder data.root=DIR."
+        if len(config.coarse_ckpt) > 1 or not path.is_file():
+            raise UserError(f"{expected}, without {files.OOF_PREDICTIONS}. {otherwise}")
+        saved = pd.read_csv(path, dtype={"id": str, "label": str}, keep_default_na=False)
+        names, coarse_of = coarse_classes(class_names, self.hierarchy)
+        labels = np.array(names, object)[coarse_of[photos.label]]
+        row_of = {key: row for row, key in enumerate(zip(saved.id, saved.label, strict=True))}
+        if len(row_of) < len(saved):
+            raise UserError(f"{expected}, in which several photos have one id. {otherwise}")
+        rows = np.array([row_of.get(key, -1) for key in zip(photos.id, labels, strict=True)])
+        is_there = rows >= 0
+        if not is_there.any():
+            raise UserError(f"{expected}, in which none of the {len(rows)} photos is. {otherwise}")
+        if not is_there.all():
+            named = examples(photos.id[~is_there].tolist())
+            log.warning(
+                f"WARNING: {np.sum(~is_there)} photos are not in {path}, or have another coarse "
+                f"class there: {named}. They are left out."
+            )
+        probs = saved[[f"p_{name}" for name in names]].to_numpy(np.float32)
+        self.probs = probs[rows[is_there]]
+        return is_there
+
     def measure(
         self,
         probs: np.ndarray,
@@ -182,16 +226,6 @@ def find_coarse_classes(
     return records, CoarseClasses(hierarchy=hierarchy, source=source, network=network)
 
 
-def refuse_out_of_fold(config: EvaluateConfig) -> None:
-    """Raises UserError if another network was to be asked about photos that folds have told."""
-    if config.coarse_ckpt:
-        raise UserError(
-            "Expected no coarse_ckpt with a run of several folds on its own photos, which have "
-            f"trained the other network. Received: coarse_ckpt={config.coarse_ckpt[0]}. Measure "
-            "with other photos: data=folder data.root=DIR."
-        )
-
-
 def write(workdir: Path, levels: Levels, title: str) -> dict[str, bytes]:
     """Writes the table and the pictures; returns these, PNG files by name without its ending."""
     with files.replacing(workdir / TABLE) as temporary:
@@ -261,7 +295,7 @@ def _with_interval(levels: Levels, group: str, name: str) -> str:
 def _knows_coarse(names: list[str], of_data: list[str], hierarchy: dict[str, str]) -> bool:
     """Whether a network knows the coarse classes of the data's, and not all of these themselves."""
     known = set(names)
-    return not set(of_data) <= known and {hierarchy[name] for name in of_data} <= known
+    return not set(of_data) <= known and {hierarchy.get(name) for name in of_data} <= known
 
 
 def _check_same(coarse: list[str], network: Predictor | Ensemble, source: str) -> None:

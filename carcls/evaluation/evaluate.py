@@ -86,8 +86,6 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
     data = coarse_classes.with_hierarchy_of(config, data)
     records, coarse = find_coarse_classes(config, data, read_training_photos(data), predictor)
     measured = _out_of_fold(config, records, predictor.class_names) if is_own else None
-    if measured is not None:
-        coarse_classes.refuse_out_of_fold(config)
     if is_own and config.calibrated:
         log.warning(
             "WARNING: the temperature was fitted to these very photos: how well calibrated it "
@@ -98,9 +96,10 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
         trained = [*members, *(coarse.members if coarse else [])]
         measured = _predicted(predictor, photos_to_measure(records, trained, where), config, where)
     if coarse and coarse.network:
-        opens = coarse.predict(measured.table, predictor.class_names, config)
-        table_of_photos = measured.table[opens].reset_index(drop=True)
-        measured = replace(measured, table=table_of_photos, probs=measured.probs[opens])
+        ask = coarse.look_up if "out_of_fold" in measured.facts else coarse.predict
+        is_told = ask(measured.table, predictor.class_names, config)
+        table_of_photos = measured.table[is_told].reset_index(drop=True)
+        measured = replace(measured, table=table_of_photos, probs=measured.probs[is_told])
     metrics, pairs, written = _tell(predictor, measured, config, data, workdir, coarse)
     log.info(_summary(workdir, metrics, pairs, written.get("robustness", {}), coarse))
     return written
