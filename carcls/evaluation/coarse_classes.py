@@ -15,19 +15,12 @@ import pandas as pd
 
 from carcls import run as files
 from carcls.config import SHIPPED_HIERARCHIES, DataConfig, EvaluateConfig
-from carcls.console import table
 from carcls.data.hierarchy import check_covered, read_hierarchy, rolled_up
 from carcls.data.records import TrainingPhotos, examples
 from carcls.errors import UserError
-from carcls.evaluation.hierarchy import (
-    ANSWERS,
-    DIFFERENCES,
-    Levels,
-    coarse_classes,
-    measure_levels,
-)
+from carcls.evaluation.hierarchy import Levels, coarse_classes, measure_levels
 from carcls.evaluation.hierarchy_pictures import draw_differences
-from carcls.evaluation.metrics import Metrics, shown_value
+from carcls.evaluation.metrics import Metrics
 from carcls.evaluation.pictures import draw_confusion
 from carcls.prediction.ensemble import Ensemble, in_order, load_predictor
 from carcls.prediction.predict import predict_photos
@@ -240,56 +233,6 @@ def write(workdir: Path, levels: Levels, title: str) -> dict[str, bytes]:
             figure.savefig(temporary, format="png")
         pngs[Path(name).stem] = (workdir / name).read_bytes()
     return pngs
-
-
-def rows_of_answers(levels: Levels) -> list[list[str]]:
-    """What, accuracy with its interval, balanced accuracy, F1, mean precision, NLL; as text."""
-    rows = []
-    for name, label in {"fine": "fine classes", **ANSWERS}.items():
-        if name in levels.values:
-            values = levels.values[name]
-            cells = [_with_interval(levels, name, "top1")]
-            cells += [f"{values[key]:.2%}" for key in ("balanced_accuracy", "macro_f1")]
-            cells.append(_with_interval(levels, name, "precision"))
-            cells.append(shown_value("nll", values["nll"]) if "nll" in values else "-")
-            rows.append([label if name == "fine" else f"coarse: {label}", *cells])
-    return rows
-
-
-def rows_of_differences(levels: Levels) -> list[list[str]]:
-    """Which difference of precision, its mean over fine classes, and the interval; as text."""
-    rows = []
-    for name, mean in levels.values["differences"].items():
-        ends = levels.intervals.get("differences", {}).get(name)
-        between = f"{ends[0]:+.3f} to {ends[1]:+.3f}" if ends else ""
-        rows.append([DIFFERENCES[name][2], f"{mean:+.3f}", between])
-    return rows
-
-
-def errors_in_words(levels: Levels) -> str:
-    """How many of the errors stay inside the right coarse class; empty where there is no error."""
-    errors = levels.values["errors"]
-    if "inside" not in errors:
-        return ""
-    ends = levels.intervals.get("errors", {}).get("inside")
-    between = f" (95 % interval {ends[0]:.1%} to {ends[1]:.1%})" if ends else ""
-    return (
-        f"{errors['inside']:.1%} of the errors{between} stay inside the right coarse class; "
-        f"{errors['inside_by_chance']:.1%} would if the wrong class were any other."
-    )
-
-
-def summary(levels: Levels) -> str:
-    """For the terminal."""
-    columns = ["", "accuracy", "balanced", "F1", "mean precision", "NLL"]
-    text = table(columns, rows_of_answers(levels))
-    return f"{text}\n\n{errors_in_words(levels)}".rstrip()
-
-
-def _with_interval(levels: Levels, group: str, name: str) -> str:
-    value = f"{levels.values[group][name]:.2%}"
-    ends = levels.intervals.get(group, {}).get(name)
-    return f"{value} ({ends[0]:.1%} to {ends[1]:.1%})" if ends else value
 
 
 def _knows_coarse(names: list[str], of_data: list[str], hierarchy: dict[str, str]) -> bool:

@@ -15,7 +15,7 @@ from carcls.console import UNFOLDED, facts, progress_bar, table
 from carcls.data.records import TrainingPhotos, examples, opened_in_part
 from carcls.data.sources import read_training_photos
 from carcls.errors import UserError
-from carcls.evaluation import coarse_classes, pictures
+from carcls.evaluation import coarse_classes, hierarchy_text, pictures
 from carcls.evaluation.coarse_classes import CoarseClasses, find_coarse_classes
 from carcls.evaluation.metrics import NAMES, Metrics, measure, most_confused, shown_value
 from carcls.evaluation.page import Content, Run, build_page
@@ -428,7 +428,7 @@ def _summary(
         rows = [[model, *(f"{of[kind]:.1%}" for kind in kinds)] for model, of in areas.items()]
         text += f"\n\n{table(['mean accuracy over severities', *kinds], rows)}"
     if coarse:
-        text += f"\n\n{coarse_classes.summary(coarse.levels)}"
+        text += f"\n\n{hierarchy_text.summary(coarse.levels)}"
     places = [
         ("report", REPORT),
         ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("pairs", CONFUSED),

@@ -10,8 +10,8 @@ import pandas as pd
 
 from carcls import exploration
 from carcls.console import duration
-from carcls.evaluation.coarse_classes import errors_in_words, rows_of_answers, rows_of_differences
 from carcls.evaluation.hierarchy import Levels
+from carcls.evaluation.hierarchy_text import errors_in_words, rows_of_answers, rows_of_differences
 from carcls.evaluation.metrics import NAMES, Metrics, shown_value
 
 _ROWS = 200  # of a table; the CSV has all
