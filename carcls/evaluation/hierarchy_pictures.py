@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from carcls.evaluation.hierarchy import DIFFERENCES
 from carcls.plots import Picture
@@ -53,7 +54,9 @@ def draw_differences(per_class: pd.DataFrame, title: str) -> Picture:
     return figure
 
 
-def _name_groups(figure: Picture, axis, groups: dict[str, np.ndarray], is_named: bool) -> None:
+def _name_groups(
+    figure: Picture, axis: Axes, groups: dict[str, np.ndarray], is_named: bool
+) -> None:
     """Names coarse classes to the right of the last panel, if there is room for them."""
     rows = sum(map(len, groups.values()))
     per_row = figure.get_figheight() / max(rows, 1)
