@@ -11,6 +11,8 @@ _TEXT_KEYS = frozenset(
         "models",
         "output",
         "resume",
+        "hierarchy",
+        "coarse_ckpt",
         "data.root",
         "data.csv",
         "data.test_csv",
@@ -26,7 +28,7 @@ _TEXT_KEYS = frozenset(
         "hydra.sweep.dir",
     )
 )
-_LIST_KEYS = frozenset(("ckpt", "images", "models"))  # these take `[a,b]` too
+_LIST_KEYS = frozenset(("ckpt", "coarse_ckpt", "images", "models"))  # these take `[a,b]` too
 
 
 def quote_paths(arguments: list[str]) -> list[str]:

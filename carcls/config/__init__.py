@@ -5,6 +5,7 @@ composed into them, so that every mistake is told by name before anything heavy 
 """
 
 from carcls.config.data import (
+    SHIPPED_HIERARCHIES,
     CsvData,
     DataConfig,
     DemoData,
@@ -54,6 +55,7 @@ from carcls.config.training import (
 )
 
 __all__ = [
+    "SHIPPED_HIERARCHIES",
     "AdamOptimizer",
     "AdamWOptimizer",
     "AdamaxOptimizer",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from carcls.config.checks import expect, expect_one_of
 
-_PATHS = ("root", "csv", "test_csv", "exclude", "val_ids", "cache_dir")
+_PATHS = ("root", "csv", "test_csv", "exclude", "val_ids", "cache_dir", "hierarchy")
+SHIPPED_HIERARCHIES = ("cifar100",)  # what `hierarchy` may be besides a path
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,12 +31,16 @@ class DataConfig:
     group_near_duplicates: bool = False  # photos that look alike are on one side of the split
     cache_dir: str | None = None  # of unpacked archives and decoded photos; null: ~/.cache/carcls
     cache_limit: float = 50.0  # GB of decoded photos that are kept there; 0: read anew each time
+    # Options of train.py as a whole, see TrainConfig; with the data they are recorded.
+    target: str = "fine"  # what photos are labelled with: fine or coarse classes
+    hierarchy: str | None = None  # a CSV of fine,coarse or cifar100; null: the data's own, if any
 
     def __post_init__(self) -> None:
         for key in _PATHS:
             _expect_path(key, getattr(self, key, None))
         expect(0.0 < self.val_split < 1.0, "val_split in (0, 1)", val_split=self.val_split)
         expect_one_of(("squash", "crop", "pad"), resize=self.resize)
+        expect_one_of(("fine", "coarse"), target=self.target)
         expect_one_of(("skip", "raise"), on_error=self.on_error)
         expect_one_of(("raise", "skip"), on_missing=self.on_missing)
         expect_one_of(("none", "weights", "sampling"), balance=self.balance)
@@ -143,6 +148,8 @@ class FolderData(DataConfig):
 def with_absolute_paths(config: DataConfig) -> DataConfig:
     """The same paths, as they are found from any directory."""
     names = [name for name in _PATHS if getattr(config, name, None) is not None]
+    if config.hierarchy in SHIPPED_HIERARCHIES:
+        names.remove("hierarchy")
     paths = {name: Path(getattr(config, name)).expanduser() for name in names}
     # A CSV that is not below the current directory is looked for below the root.
     given = {

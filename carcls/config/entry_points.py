@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -76,11 +76,17 @@ class TrainConfig:
     image_size: int
     batch_size: int
     seed: int
+    target: str = "fine"  # classes to learn: those of the data, or the coarse ones of `hierarchy`
+    hierarchy: str | None = None  # a CSV of fine,coarse or cifar100; null: the data's own, if any
     gradient_accumulation: int = 1  # batches whose gradients are averaged for one step
     find_lr: bool = False  # look for a learning rate, train nothing
     resume: str | None = None  # a run that this one goes on with; auto: its own, if unfinished
 
     def __post_init__(self) -> None:
+        # A path that has become absolute there becomes so here: a run records one and the same.
+        self.hierarchy = self.data.hierarchy or self.hierarchy
+        if (self.data.target, self.data.hierarchy) != (self.target, self.hierarchy):
+            self.data = replace(self.data, target=self.target, hierarchy=self.hierarchy)
         expect_image_size(self.image_size)
         expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
         expect(
@@ -171,9 +177,12 @@ class EvaluateConfig:
     resamples: int = 1000  # of the bootstrap behind the intervals; 0: no intervals
     seed: int = 42  # of these, and of the noise and so on
     robustness: Any = None  # noise, patch or common, or a list: how accuracy falls with severity
+    hierarchy: str | None = None  # of the run's classes; null: that of the run or of the data
+    coarse_ckpt: Any = None  # a run trained on coarse classes, or a list: an ensemble; here a list
 
     def __post_init__(self) -> None:
         _check_networks(self)
+        self.coarse_ckpt = _networks(coarse_ckpt=self.coarse_ckpt)
         wanted = self.robustness
         if not isinstance(wanted, list | tuple):
             wanted = [] if wanted is None else [wanted]

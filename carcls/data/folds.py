@@ -47,7 +47,7 @@ def choose_folds(
         UserError: If a fold would have no photo, or a class none to train on in one.
     """
     labels = records.table.label.to_numpy()
-    folds = stratified_folds(labels, num_folds, seed, groups)
+    folds = stratified_folds(records.strata(), num_folds, seed, groups)
     num_apart = len(labels) if groups is None else len(np.unique(groups))
     if num_apart < num_folds:
         raise UserError(

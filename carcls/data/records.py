@@ -26,12 +26,14 @@ class TrainingPhotos:
     Attributes:
         table: A row a photo: `id`, `path` (str), `label` (index into `class_names`) and, where the
             data comes with a split, `is_val` (bool). Its order does not depend on the machine. With
-            data=csv several rows may be one photo, which counts as often.
+            data=csv several rows may be one photo, which counts as often. Where labels are coarse
+            classes, `fine` has the index of each photo's class among those of the data.
         class_names: As the data writes them; numbers in numeric order, others alphabetically.
         skipped: Rows and photos that were left out, as (id, reason); folders as (name/, reason).
         of_lost_classes: Ids of those left out whose class has no other row: they cannot be named
             in `data.exclude`, which must leave something of every class.
-        hierarchy: Coarse class of each class, by name, where the data comes with one.
+        hierarchy: Coarse class of each class, by name, and perhaps of others; None where the data
+            comes with none, and where the labels are the coarse classes.
     """
 
     table: pd.DataFrame
@@ -51,6 +53,10 @@ class TrainingPhotos:
             rows = zip(ids, labels, sizes[some].tolist(), strict=True)
             digest.update(_bytes("".join(f"{i}\0{label}\0{size}\n" for i, label, size in rows)))
         return digest.hexdigest()[:16]
+
+    def strata(self) -> np.ndarray:
+        """`(n,)` integers, each of which a split shares out: the fine classes where there are."""
+        return self.table["fine" if "fine" in self.table else "label"].to_numpy()
 
     def file_facts(self) -> tuple[np.ndarray, np.ndarray]:
         """Sizes and times of the rows' files, see `file_facts`; each file is asked for once.

@@ -8,6 +8,10 @@ import pandas as pd
 from carcls.errors import UserError
 
 _SEPARATORS = (",", ";", "\t", "|")
+_NAMED_BY = (
+    "Columns are named by data.id_column, data.label_column and, with data=csv, "
+    "data.split_column; what stands between them by data.separator."
+)
 
 
 def read_csv(
@@ -15,6 +19,7 @@ def read_csv(
     columns: tuple[str, ...],
     separator: str | None = ",",
     optional: tuple[str, ...] = (),
+    hint: str = _NAMED_BY,
 ) -> pd.DataFrame:
     """`columns` of a CSV, and those of `optional` that it has, every value exactly as written.
 
@@ -23,6 +28,7 @@ def read_csv(
         columns: Those that it must have.
         separator: Between values. None: the first of , ; tab | that gives the header `columns`.
         optional: Those that it may have.
+        hint: What to do about a column that is lacking.
 
     Raises:
         UserError: If it is no CSV or lacks one of the columns, by name.
@@ -59,9 +65,7 @@ def read_csv(
     if lacking:
         raise UserError(
             f"Expected the columns {', '.join(columns)} in {path}. "
-            f"Received: {', '.join(map(str, table.columns))}. Lacking: {', '.join(lacking)}. "
-            "Columns are named by data.id_column, data.label_column and, with data=csv, "
-            "data.split_column; what stands between them by data.separator."
+            f"Received: {', '.join(map(str, table.columns))}. Lacking: {', '.join(lacking)}. {hint}"
         )
     return table[[*columns, *(name for name in optional if name in table.columns)]]
 

@@ -1,7 +1,7 @@
 """`evaluate.py`: what a run is worth, measured on photos that it has not trained on."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from carcls.console import UNFOLDED, facts, progress_bar, table
 from carcls.data.records import TrainingPhotos, examples, opened_in_part
 from carcls.data.sources import read_training_photos
 from carcls.errors import UserError
-from carcls.evaluation import pictures
+from carcls.evaluation import coarse_classes, hierarchy_text, pictures
+from carcls.evaluation.coarse_classes import CoarseClasses, find_coarse_classes
 from carcls.evaluation.metrics import NAMES, Metrics, measure, most_confused, shown_value
 from carcls.evaluation.page import Content, Run, build_page
 from carcls.evaluation.photos import PhotosToMeasure, ids_and_labels, photos_to_measure
@@ -36,7 +37,7 @@ ROBUSTNESS, ROBUSTNESS_PLOT = "robustness.csv", "robustness.png"
 _PAIRS_SHOWN = 5
 _OUTPUTS = (
     files.RUN, files.METRICS, PER_CLASS, PREDICTIONS, CONFUSED, CONFUSION, RELIABILITY, WRONG,
-    REPORT, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS,
+    REPORT, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS, *coarse_classes.OUTPUTS,
 )  # fmt: skip
 
 
@@ -79,7 +80,8 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
     predictor = load_predictor(config.ckpt, config.weights, is_calibrated=config.calibrated)
     members = predictor.members
     data, is_own = data_to_measure(members[0], config.data)
-    records = read_training_photos(data)
+    data = coarse_classes.with_hierarchy_of(config, data)
+    records, coarse = find_coarse_classes(config, data, read_training_photos(data), predictor)
     measured = _out_of_fold(config, records, predictor.class_names) if is_own else None
     if is_own and config.calibrated:
         log.warning(
@@ -88,9 +90,15 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
         )
     if measured is None:
         where = str(data.root)
-        measured = _predicted(predictor, photos_to_measure(records, members, where), config, where)
-    metrics, pairs, written = _tell(predictor, measured, config, data, workdir)
-    log.info(_summary(workdir, metrics, pairs, written.get("robustness", {})))
+        trained = [*members, *(coarse.members if coarse else [])]
+        measured = _predicted(predictor, photos_to_measure(records, trained, where), config, where)
+    if coarse and coarse.network:
+        ask = coarse.look_up if "out_of_fold" in measured.facts else coarse.predict
+        is_told = ask(measured.table, predictor.class_names, config)
+        table_of_photos = measured.table[is_told].reset_index(drop=True)
+        measured = replace(measured, table=table_of_photos, probs=measured.probs[is_told])
+    metrics, pairs, written = _tell(predictor, measured, config, data, workdir, coarse)
+    log.info(_summary(workdir, metrics, pairs, written.get("robustness", {}), coarse))
     return written
 
 
@@ -126,9 +134,10 @@ def evaluate_own(workdir: Path, records: TrainingPhotos) -> Path | None:
         unseen = "They validated: none has trained the network, but they chose the epoch."
         measured = _saved(path, records, names, unseen, {"as_trained": True})
     data, _ = data_to_predict(predictor.members[0].info, None)
+    _, coarse = find_coarse_classes(config, data, records, predictor)
     folder = workdir / files.EVALUATION
     folder.mkdir(exist_ok=True)
-    _tell(predictor, measured, config, data, folder)
+    _tell(predictor, measured, config, data, folder, coarse)
     log.info(facts([("report", str(files.shown(folder / REPORT)))], UNFOLDED))
     return folder / REPORT
 
@@ -139,6 +148,7 @@ def _tell(
     config: EvaluateConfig,
     data: DataConfig,
     workdir: Path,
+    coarse: CoarseClasses | None,
 ) -> tuple[Metrics, pd.DataFrame, dict[str, Any]]:
     """Measures, and writes everything; returns the metrics, confused pairs and `metrics.json`."""
     members, names = predictor.members, predictor.class_names
@@ -155,6 +165,8 @@ def _tell(
         **metrics.values, "n": metrics.n,
         "intervals": {name: list(ends) for name, ends in metrics.intervals.items()},
     }  # fmt: skip
+    if coarse:
+        written["hierarchy"] = coarse.measure(measured.probs, labels, names, metrics, config)
     worse = _robustness(predictor, measured.table, config, title)
     if worse is not None:
         written["robustness"] = _areas(worse)
@@ -163,6 +175,8 @@ def _tell(
         "tta": config.tta, "calibrated": config.calibrated, "data_root": str(data.root),
         **measured.facts,
     }  # fmt: skip
+    if config.coarse_ckpt:
+        run_facts["coarse_ckpt"] = config.coarse_ckpt
     _set_aside_other(workdir, run_facts)
     drawn = _write(workdir, metrics, pairs, measured, names, title)
     sheets, of_maps = write_sheets(
@@ -171,6 +185,8 @@ def _tell(
     )  # fmt: skip
     drawn |= sheets
     run_facts["maps"] = of_maps
+    if coarse:
+        drawn |= coarse_classes.write(workdir, coarse.levels, title)
     if worse is not None:
         with files.replacing(workdir / ROBUSTNESS) as temporary:
             worse.to_csv(temporary, index=False)
@@ -188,6 +204,7 @@ def _tell(
         pictures=drawn,
         of_maps=of_maps,
         next_commands=_next_commands(config, data),
+        levels=coarse and coarse.levels,
     )
     files.write_text(workdir / REPORT, build_page(content))
     files.write_json(workdir / files.RUN, run_facts)
@@ -198,13 +215,13 @@ def _tell(
 def _set_aside_other(workdir: Path, run_facts: dict[str, Any]) -> None:
     """Moves away what was measured of other runs, photos or views; clears what is written anew."""
     before = files.read_json(workdir / files.RUN)
-    same = ("weights", "tta", "calibrated", "data_root")
-    are_others = any(before.get(name) != run_facts[name] for name in same)
+    same = ("weights", "tta", "calibrated", "data_root", "coarse_ckpt")
+    are_others = any(before.get(name) != run_facts.get(name) for name in same)
     was, now = ([Path(ckpt).resolve() for ckpt in f.get("ckpt", [])] for f in (before, run_facts))
     if before and (are_others or was != now):
         aside = files.set_aside(workdir, _OUTPUTS)
         log.info(f"{files.shown(workdir)} held another evaluation: it is in {files.shown(aside)}.")
-    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS):
+    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS, *coarse_classes.OUTPUTS):
         (workdir / name).unlink(missing_ok=True)
 
 
@@ -417,7 +434,11 @@ def _next_commands(config: EvaluateConfig, data: DataConfig) -> list[str]:
 
 
 def _summary(
-    workdir: Path, metrics: Metrics, pairs: pd.DataFrame, areas: dict[str, dict[str, float]]
+    workdir: Path,
+    metrics: Metrics,
+    pairs: pd.DataFrame,
+    areas: dict[str, dict[str, float]],
+    coarse: CoarseClasses | None,
 ) -> str:
     rows = []
     for name, value in metrics.values.items():
@@ -431,11 +452,14 @@ def _summary(
         kinds = list(next(iter(areas.values())))
         rows = [[model, *(f"{of[kind]:.1%}" for kind in kinds)] for model, of in areas.items()]
         text += f"\n\n{table(['mean accuracy over severities', *kinds], rows)}"
+    if coarse:
+        text += f"\n\n{hierarchy_text.summary(coarse.levels)}"
     places = [
         ("report", REPORT),
         ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("pairs", CONFUSED),
         ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), *(("", name) for name in SHEETS),
         ("", ROBUSTNESS_PLOT),
+        ("coarse classes", coarse_classes.TABLE), ("", coarse_classes.PRECISION),
         ("numbers", files.METRICS),
     ]  # fmt: skip
     listed = [(what, str(files.shown(workdir / name))) for what, name in places

@@ -10,6 +10,8 @@ import pandas as pd
 
 from carcls import exploration
 from carcls.console import duration
+from carcls.evaluation.hierarchy import Levels
+from carcls.evaluation.hierarchy_text import errors_in_words, rows_of_answers, rows_of_differences
 from carcls.evaluation.metrics import NAMES, Metrics, shown_value
 
 _ROWS = 200  # of a table; the CSV has all
@@ -47,9 +49,11 @@ class Content:
         runs: At least one.
         pairs: See `most_confused`.
         pictures: PNG files: confusion, reliability and, if anything is wrong, wrong; with
-            `robustness=` robustness; and what `write_sheets` has drawn.
+            `robustness=` robustness; with levels hierarchy_precision and hierarchy_confusion; and
+            what `write_sheets` has drawn.
         of_maps: What is to be said of the maps, see `write_sheets`.
         next_commands: What to run then.
+        levels: What coarse classes say; None where there are none.
     """
 
     title: str
@@ -62,6 +66,7 @@ class Content:
     pictures: dict[str, bytes]
     of_maps: str
     next_commands: list[str]
+    levels: Levels | None = None
 
 
 def build_page(content: Content) -> str:
@@ -72,6 +77,7 @@ def build_page(content: Content) -> str:
         "training": ("How training went", _training(content)),
         "good": ("How good it is", _good(content)),
         "fails": ("Where it fails", _fails(content)),
+        "hierarchy": ("Coarse and fine classes", _hierarchy(content)),
         "robustness": ("How it holds out", _robustness(content)),
         "next": ("What to do next", _next(content)),
     }
@@ -211,6 +217,36 @@ def _looked_at(content: Content) -> str:
             "map.</p>"
         )
     return f"<h3>What it looked at</h3>{text}{''.join(charts)}" if text else ""
+
+
+def _hierarchy(content: Content) -> str:
+    levels = content.levels
+    if levels is None:
+        return ""
+    of_classes = levels.of_coarse["summed"][["class", "photos"]]
+    precisions = [of_one.precision.map(_percent) for of_one in levels.of_coarse.values()]
+    columns = [of_classes["class"].map(escape), of_classes.photos.map("{:,}".format), *precisions]
+    names = {"rolled_up": "rolled up", "summed": "summed", "coarse": "coarse network"}
+    inside = errors_in_words(levels)
+    return (
+        f"<p>Its {len(content.metrics.per_class)} classes lie in {len(levels.coarse_names)} coarse "
+        f"ones. {inside}</p>"
+        + _table(
+            ["", "accuracy", "balanced accuracy", "F1", "mean precision", "NLL"],
+            rows_of_answers(levels),
+        )
+        + "<h3>Precision of a coarse class</h3>"
+        + _table(
+            ["class", "photos", *(names[name] for name in levels.of_coarse)],
+            [list(row) for row in zip(*columns, strict=True)],
+        )
+        + _chart(content.pictures["hierarchy_confusion"], "Confusion matrix of coarse classes")
+        + "<h3>Precision of a fine class, against that of its coarse class</h3><p>Rolled-up: what "
+        "the likeliest fine class says of the coarse one. Below zero: the fine class is the harder "
+        "question. A cross: no photo was taken for the class. hierarchy.csv has the numbers.</p>"
+        + _table(["difference", "mean", "95 % interval"], rows_of_differences(levels))
+        + _chart(content.pictures["hierarchy_precision"], "Differences of precision")
+    )
 
 
 def _robustness(content: Content) -> str:

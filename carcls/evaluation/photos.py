@@ -11,6 +11,7 @@ import pandas as pd
 
 from carcls import run as files
 from carcls.config import to_data_config
+from carcls.data.hierarchy import with_hierarchy
 from carcls.data.records import TrainingPhotos, examples, file_facts
 from carcls.data.sources import SOURCES
 from carcls.errors import UserError
@@ -114,6 +115,8 @@ def _trained_on(member: Predictor) -> list[str] | None:
             {key: value for key, value in config.items() if key != "memory_limit_gb"}
         )
         records = SOURCES[config.name].read_training_photos(config)
+        if config.target == "coarse":  # labels as it saved them
+            records = with_hierarchy(records, config, is_quiet=True)
     except UserError:  # the photos are elsewhere by now
         return None
     path = directory / files.VAL_PREDICTIONS

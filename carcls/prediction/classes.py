@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from carcls.config import CsvData, DataConfig, FolderData
+from carcls.data.hierarchy import names_as_targeted
 from carcls.data.kaggle import SAMPLE_CSV, TRAIN_CSV
 from carcls.data.layout import SPLIT_NAMES, existing_root, unwrapped
 from carcls.data.records import examples, sorted_class_names
@@ -31,6 +32,7 @@ def check_classes(config: DataConfig, class_names: list[str]) -> None:
         UserError: If none of the data's labels names a class that is among them.
     """
     names, where = labels_in(config)
+    names = names_as_targeted(names, config)
     unknown = [name for name in names if name not in set(class_names)]
     if unknown and len(unknown) < len(names):
         log.warning(

@@ -245,7 +245,7 @@ def _choose_validation(
             )
     else:
         groups = _groups(photos, config)
-        is_val = stratified_split(labels, config.data.val_split, config.seed, groups)
+        is_val = stratified_split(records.strata(), config.data.val_split, config.seed, groups)
     for name, count in (("train on", np.sum(~is_val)), ("validate with", np.sum(is_val))):
         if count == 0:
             raise UserError(
@@ -328,7 +328,10 @@ def _without_unreadable(
             f"Received none in: {examples(names)}."
         )
     return TrainingPhotos(
-        table=table, class_names=records.class_names, skipped=records.skipped + bad
+        table=table,
+        class_names=records.class_names,
+        skipped=records.skipped + bad,
+        hierarchy=records.hierarchy,
     ), photos
 
 
