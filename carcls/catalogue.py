@@ -17,7 +17,8 @@ class BackboneSpec:
 
     Sizes are in pixels. `preprocessing` says what the pretrained network wants done to RGB 0-255:
     "none" (its own layers do it), "tf" (x/127.5 - 1), "caffe" (BGR, less ImageNet's mean), "torch"
-    (x/255, less ImageNet's mean, over its standard deviation) or "lite" ((x - 127)/128).
+    (x/255, less ImageNet's mean, over its standard deviation), "lite" ((x - 127)/128) or "unit"
+    (x/255).
     """
 
     name: str
@@ -27,6 +28,7 @@ class BackboneSpec:
     application: str | None = None  # a class of keras.applications; None: built in this package
     weights_file: str | None = None  # what Keras downloads for weights="imagenet", without the top
     weights_package: str | None = None  # or the package on the index that brings the weights
+    is_pretrained: bool = True  # false: nobody has published ImageNet weights of it
     needs_size: bool = False  # Keras builds the right network for a given size only
     # Regular expression for the ZeroPadding2D layers whose padding Keras takes from that size.
     size_dependent_padding: str | None = None
@@ -206,6 +208,9 @@ BACKBONES: dict[str, BackboneSpec] = {
     "efficientnetlite0": _lite("efficientnetlite0", 224),
     "efficientnetlite1": _lite("efficientnetlite1", 240),
     "efficientnetlite2": _lite("efficientnetlite2", 260),
+    "smallcnn": BackboneSpec(
+        name="smallcnn", preprocessing="unit", default_size=32, min_size=30, is_pretrained=False
+    ),
 }
 
 
@@ -233,6 +238,20 @@ def find_spec(name: str) -> BackboneSpec:
         f"Expected backbone to be one of {', '.join(BACKBONES)}, or backbone=keras with "
         f"backbone.name one of {', '.join(APPLICATIONS)}. Received: backbone.name={name}"
     )
+
+
+def check_weights(spec: BackboneSpec, weights: str) -> None:
+    """Refuse ImageNet weights of a backbone that has none.
+
+    Raises:
+        UserError: If it has none, and `weights` is "imagenet".
+    """
+    if weights == "imagenet" and not spec.is_pretrained:
+        raise UserError(
+            f"Expected backbone.weights=none for {spec.name}, which learns from scratch, or the "
+            "path of a .weights.h5 file of it: there are no ImageNet weights of this network. "
+            "Received: backbone.weights=imagenet"
+        )
 
 
 def check_preprocessing(spec: BackboneSpec, mode: str) -> None:

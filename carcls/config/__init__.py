@@ -5,6 +5,7 @@ composed into them, so that every mistake is told by name before anything heavy 
 """
 
 from carcls.config.data import (
+    CifarData,
     CsvData,
     DataConfig,
     DemoData,
@@ -53,6 +54,7 @@ __all__ = [
     "AugmentationConfig",
     "AvgDenseHead",
     "BackboneConfig",
+    "CifarData",
     "ConstantSchedule",
     "CosineSchedule",
     "CsvData",

@@ -16,10 +16,11 @@ from pathlib import Path
 import h5py
 import keras
 
-from carcls.catalogue import BackboneSpec, check_preprocessing, find_spec
+from carcls.catalogue import BackboneSpec, check_preprocessing, check_weights, find_spec
 from carcls.errors import UserError
 from carcls.models.applications import IMAGENET_STD, keras_application
 from carcls.models.efficientnet_lite import efficientnet_lite
+from carcls.models.smallcnn import smallcnn
 from carcls.models.torch_weights import load_efficientnet_lite
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB 0-1
@@ -42,13 +43,15 @@ def build_backbone(name: str, *, weights: str = "imagenet") -> keras.Model:
         UserError: If the name is unknown, or the weights cannot be had or are another network's.
     """
     spec = find_spec(name)
+    check_weights(spec, weights)
     if weights == "imagenet" and spec.application is not None:
         return keras_application(spec, weights="imagenet")
-    network = (
-        efficientnet_lite(spec.name)
-        if spec.application is None
-        else keras_application(spec, weights=None)
-    )
+    if spec.name == "smallcnn":
+        network = smallcnn()
+    elif spec.application is None:
+        network = efficientnet_lite(spec.name)
+    else:
+        network = keras_application(spec, weights=None)
     if weights == "imagenet":
         load_efficientnet_lite(network, packaged_weights(spec))
     elif weights != "none":
@@ -72,7 +75,7 @@ def preprocessing_layers(name: str, mode: str = "native") -> list[Callable]:
     """
     spec = find_spec(name)
     check_preprocessing(spec, mode)
-    if mode == "unit":
+    if "unit" in (mode, spec.preprocessing):
         return [_rescaling(1 / 255, 0.0)]
     if spec.preprocessing == "tf":
         return [_rescaling(1 / 127.5, -1.0)]
@@ -137,7 +140,7 @@ def packaged_weights(spec: BackboneSpec) -> Path:
 def _load_weights_file(network: keras.Model, spec: BackboneSpec, weights: str) -> None:
     """Load all of the user's file into all of the network, or refuse it."""
     path = Path(weights).expanduser()
-    kinds = [".h5", ".hdf5"] + ([".pth"] if spec.application is None else [])
+    kinds = [".h5", ".hdf5"] + ([".pth"] if spec.weights_package is not None else [])
     if not path.is_file():
         raise UserError(
             f"Expected backbone.weights to be imagenet, none, or a weights file of {spec.name} "
