@@ -186,7 +186,7 @@ def _find(config: CifarData) -> tuple[Path, Layout]:
             f"{_what_is_in(folder)}. Put them into folders of their own."
         )
     if not layouts:
-        is_pickled = bool({"batches.meta", "meta"} & {name for name in _names_below(folder)})
+        is_pickled = bool({"batches.meta", "meta"} & set(_names_below(folder)))
         raise UserError(
             f"Expected {_LOOKED_FOR}, in data.root. Received: {_what_is_in(folder)}. "
             + (

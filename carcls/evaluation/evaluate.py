@@ -148,7 +148,7 @@ def _tell(
     run_facts = {
         **files.describe_environment(), "ckpt": config.ckpt, "weights": predictor.shares,
         "tta": config.tta, "calibrated": config.calibrated, "data_root": str(data.root),
-        **measured.facts,
+        "data_part": getattr(data, "part", None), **measured.facts,
     }  # fmt: skip
     _set_aside_other(workdir, run_facts)
     drawn = _write(workdir, metrics, pairs, measured, names, title)
@@ -178,7 +178,7 @@ def _tell(
 def _set_aside_other(workdir: Path, run_facts: dict[str, Any]) -> None:
     """Moves away what was measured of other runs, photos or views; clears what is written anew."""
     before = files.read_json(workdir / files.RUN)
-    same = ("weights", "tta", "calibrated", "data_root")
+    same = ("weights", "tta", "calibrated", "data_root", "data_part")
     are_others = any(before.get(name) != run_facts[name] for name in same)
     was, now = ([Path(ckpt).resolve() for ckpt in f.get("ckpt", [])] for f in (before, run_facts))
     if before and (are_others or was != now):

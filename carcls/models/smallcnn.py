@@ -6,17 +6,17 @@ import keras
 
 _FILTERS = (32, 64, 128)
 _UNITS = (256, 128)
-# The limit that Glorot and Bengio (2010) give a dense layer of 512 inputs: a convolution that is the
-# same function would count each of its outputs four times.
+# The limit that Glorot and Bengio (2010) give a dense layer of 512 inputs and 256 outputs: in a
+# convolution that is the same function each output would count four times.
 _DENSE_LIMIT = math.sqrt(6 / (2 * 2 * _FILTERS[-1] + _UNITS[0]))
 
 
 def smallcnn() -> keras.Model:
     """Three convolutions and two dense layers, with random weights.
 
-    The study flattened the `(2, 2, 128)` map of a photo of 32 px before its dense layers. Here these
-    are convolutions over 2x2 and 1x1: of 32 px the same function with the same weights, and of
-    larger photos a map of such functions, which a head pools.
+    The study flattened the `(2, 2, 128)` map of a photo of 32 px before its dense layers. Here
+    these are convolutions over 2x2 and 1x1: of 32 px the same function with the same weights, and
+    of larger photos a map of such functions, which a head pools.
 
     Returns:
         A functional model. In: `(batch, height, width, 3)` in 0-1, 30 px or more. Out: the
