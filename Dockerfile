@@ -17,7 +17,7 @@ ENV HOME=/cache \
     KERAS_HOME=/cache/keras \
     MPLCONFIGDIR=/cache/matplotlib \
     PYTHONUNBUFFERED=1
-COPY train.py predict.py evaluate.py explore.py ./
+COPY train.py predict.py evaluate.py compare.py explore.py ./
 COPY conf conf
 COPY carcls carcls
 

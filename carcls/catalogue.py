@@ -26,7 +26,9 @@ class BackboneSpec:
     default_size: int  # what it was pretrained at
     min_size: int  # the smallest height or width that leaves a feature map
     application: str | None = None  # a class of keras.applications; None: built in this package
-    weights_file: str | None = None  # what Keras downloads for weights="imagenet", without the top
+    # What Keras downloads for weights="imagenet", without the top; of a network built in this
+    # package, what torchvision has, which must be given by path.
+    weights_file: str | None = None
     weights_package: str | None = None  # or the package on the index that brings the weights
     is_pretrained: bool = True  # false: nobody has published ImageNet weights of it
     needs_size: bool = False  # Keras builds the right network for a given size only
@@ -205,6 +207,13 @@ BACKBONES: dict[str, BackboneSpec] = {
         "nasnetmobile",
     )
 } | {
+    "googlenet": BackboneSpec(
+        name="googlenet",
+        preprocessing="tf",  # what torchvision's `transform_input` makes of its "torch"
+        default_size=224,
+        min_size=15,
+        weights_file="googlenet-1378be20.pth",
+    ),
     "efficientnetlite0": _lite("efficientnetlite0", 224),
     "efficientnetlite1": _lite("efficientnetlite1", 240),
     "efficientnetlite2": _lite("efficientnetlite2", 260),
@@ -212,6 +221,11 @@ BACKBONES: dict[str, BackboneSpec] = {
         name="smallcnn", preprocessing="unit", default_size=32, min_size=30, is_pretrained=False
     ),
 }
+
+
+def is_backbone(name: str) -> bool:
+    """Whether a network is called so; small letters and capitals are one."""
+    return name.lower() in BACKBONES or name.lower() in _APPLICATIONS
 
 
 def find_spec(name: str) -> BackboneSpec:
@@ -241,16 +255,27 @@ def find_spec(name: str) -> BackboneSpec:
 
 
 def check_weights(spec: BackboneSpec, weights: str) -> None:
-    """Refuse ImageNet weights of a backbone that has none.
+    """Refuse `backbone.weights=imagenet` where nothing brings them.
 
     Raises:
-        UserError: If it has none, and `weights` is "imagenet".
+        UserError: If there are none, or they can be given by path only.
     """
     if weights == "imagenet" and not spec.is_pretrained:
         raise UserError(
             f"Expected backbone.weights=none for {spec.name}, which learns from scratch, or the "
             "path of a .weights.h5 file of it: there are no ImageNet weights of this network. "
             "Received: backbone.weights=imagenet"
+        )
+    if weights == "imagenet" and spec.application is None and spec.weights_package is None:
+        raise UserError(
+            f"Expected backbone.weights to be a path, or none, for {spec.name}, whose ImageNet "
+            "weights neither Keras nor a pip package brings. "
+            "Received: backbone.weights=imagenet\n"
+            "There are three ways out:\n"
+            f"  1. backbone.weights=PATH with torchvision's file {spec.weights_file};\n"
+            "  2. backbone=efficientnetlite0, efficientnetlite1 or efficientnetlite2, whose "
+            "weights come with pip packages;\n"
+            "  3. backbone.weights=none, which trains from scratch."
         )
 
 

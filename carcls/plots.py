@@ -1,6 +1,7 @@
 """Pictures: arrays in, files out."""
 
 import io
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from carcls.data.images import open_photo
+
 _TRAIN, _VAL, _BEST = "#7a8ba8", "#d1495b", "#2a9d5c"
+_LIKELIEST_SIDE = 400  # of a photo beside its bars, px at least
 
 
 def plot_curves(history: pd.DataFrame, best_epoch: int, title: str, path: Path) -> None:
@@ -217,3 +221,35 @@ def _name_stages(axis: Axes, history: pd.DataFrame) -> None:
             va="bottom",
             fontsize=9,
         )
+
+
+def draw_likeliest(path: str, rows: pd.DataFrame) -> Picture:
+    """A photo with its likeliest classes, a panel of bars a network.
+
+    Args:
+        path: The photo.
+        rows: Its rows of photos.csv: class and probability, and of several networks model.
+    """
+    models = rows.model.unique().tolist() if "model" in rows else [""]
+    count = max(len(rows) // len(models), 1)
+    figure = Picture(
+        figsize=(4.2 + 3.6 * len(models), max(3.2, 0.42 * count + 0.9)),
+        layout="constrained",
+        dpi=110,
+    )
+    axes = figure.subplots(1, 1 + len(models), width_ratios=[1.2, *[1] * len(models)])
+    axes[0].imshow(open_photo(path, _LIKELIEST_SIDE))
+    axes[0].axis("off")
+    axes[0].set_title(Path(path).name, fontsize=10)
+    for axis, model in zip(axes[1:], models, strict=True):
+        own = rows[rows.model == model] if model else rows
+        names = [textwrap.shorten(str(name), 28, placeholder="…") for name in own["class"]]
+        places = np.arange(len(own))
+        axis.barh(places, own.probability, color="#b9c7de", height=0.7)
+        for place, name, value in zip(places, names, own.probability, strict=True):
+            axis.text(0.02, place, f"{name}  {value:.1%}", va="center", fontsize=9)
+        axis.set(xlim=(0, 1), ylim=(len(own) - 0.4, -0.6), yticks=[])
+        axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.set_title(model, fontsize=10)
+    return figure

@@ -8,6 +8,7 @@ _TEXT_KEYS = frozenset(
     (
         "ckpt",
         "images",
+        "models",
         "output",
         "resume",
         "data.root",
@@ -25,7 +26,7 @@ _TEXT_KEYS = frozenset(
         "hydra.sweep.dir",
     )
 )
-_LIST_KEYS = frozenset(("ckpt", "images"))  # these take `[a,b]` too
+_LIST_KEYS = frozenset(("ckpt", "images", "models"))  # these take `[a,b]` too
 
 
 def quote_paths(arguments: list[str]) -> list[str]:

@@ -106,7 +106,7 @@ def test_a_submission_is_returned_and_written_where_it_was_asked_for(run, root, 
     assert table.Id.tolist() == [f"{900 - 3 * i}.png" for i in range(5)]
     assert (tmp_path / "work" / "run.json").is_file()
     rows = predict(run.path, images=root / "test_upload", top=2, quiet=True)
-    assert rows.columns.tolist() == ["path", "rank", "class", "probability", "error"]
+    assert rows.columns.tolist() == ["path", "rank", "number", "class", "probability", "error"]
     assert len(rows) == 10
     assert (run.path / "prediction" / "photos.csv").is_file()
 

@@ -36,6 +36,8 @@ def told(name):
          "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5"),
         ("EfficientNetV2S", "none", 384, 32, "efficientnetv2-s_notop.h5"),
         ("NASNetLarge", "tf", 331, 32, "nasnet_large_no_top.h5"),
+        ("smallcnn", "unit", 32, 30, None),
+        ("googlenet", "tf", 224, 15, "googlenet-1378be20.pth"),
     ],
 )  # fmt: skip
 def test_a_backbone_is_known_by_its_facts(

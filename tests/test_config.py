@@ -1,16 +1,29 @@
 import itertools
 import math
+import re
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from carcls.config import PlateauSchedule, TrainConfig, to_config, to_plain, to_predict_config
+from carcls.config import (
+    PlateauSchedule,
+    TrainConfig,
+    to_compare_config,
+    to_config,
+    to_evaluate_config,
+    to_plain,
+    to_predict_config,
+)
 from carcls.errors import UserError
 
 CONF = Path(__file__).parent.parent / "conf"
-NEEDED = {"keras": ("backbone.name=DenseNet121",), "csv": ("data.csv=photos.csv",)}
+NEEDED = {
+    "keras": ("backbone.name=DenseNet121",),
+    "googlenet": ("backbone.weights=none",),
+    "csv": ("data.csv=photos.csv",),
+}
 VALUES = ("runtime", "image_size", "batch_size", "seed")
 GROUPS = ("backbone", "head", "augmentation", "finetune", "optimizer", "schedule", "data")
 
@@ -132,9 +145,16 @@ def pairwise(groups: dict[str, list[str]]) -> list[dict[str, str]]:
     return rows
 
 
+READERS = {"compare": to_compare_config, "evaluate": to_evaluate_config, "train": to_config}
+
+
 @pytest.mark.parametrize("experiment", options("experiment"))
-def test_every_experiment_composes(experiment):
-    assert to_config(composed(f"experiment={experiment}")).finetune.stages
+def test_every_experiment_composes_with_the_command_that_it_names(experiment):
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    (name,) = set(re.findall(rf"python (\w+)\.py (?:-m )?experiment={experiment}\b", text))
+    config = READERS[name](as_composed(f"experiment={experiment}", name=name))
+    asked = {"compare": "models", "evaluate": "ckpt", "train": "finetune"}[name]
+    assert getattr(config, asked)
 
 
 def test_a_stages_learning_rate_follows_the_optimizers_unless_it_has_its_own():

@@ -50,6 +50,8 @@ def evaluated(workdir, *overrides: str) -> dict:
 def own(runs, tmp_path_factory):
     """The run, measured with its own data: (metrics, where)."""
     workdir = tmp_path_factory.mktemp("own")
+    for name in ("wrong.png", "confused.png", "attention_wrong.png", "attention_right.png"):
+        (workdir / name).write_text("of an evaluation before")
     return evaluated(workdir, f"ckpt='{runs / 'run'}'"), workdir
 
 
@@ -81,12 +83,15 @@ def test_the_numbers_are_those_of_the_saved_predictions(own):
     assert pd.read_csv(workdir / "confused.csv").photos.sum() == len(wrong)
 
 
-def test_the_pictures_are_there_and_the_sheet_only_when_something_is_wrong(own):
+def test_the_pictures_are_there_and_the_sheets_only_when_there_is_what_they_show(own):
     metrics, workdir = own
     drawn = {path.name for path in workdir.glob("*.png")}
-    assert drawn == {"confusion.png", "reliability.png"} | (
-        {"wrong.png"} if metrics["top1"] < 1 else set()
-    )
+    expected = {"confusion.png", "reliability.png"}
+    if metrics["top1"] < 1:
+        expected |= {"wrong.png", "confused.png", "attention_wrong.png"}
+    if metrics["top1"] > 0:
+        expected |= {"attention_right.png"}
+    assert drawn == expected
     for name in drawn:
         assert np.asarray(Image.open(workdir / name).convert("L")).std() > 10
 
@@ -105,7 +110,8 @@ def test_the_report_stands_alone_and_tells_the_same_numbers(own, runs):
         "What to do next",
     ]  # fmt: skip
     sources = re.findall(r'src="(.{22})', html)
-    assert len(sources) == 3 + (metrics["top1"] < 1)
+    assert len(sources) == 3 + 3 * (metrics["top1"] < 1) + (metrics["top1"] > 0)
+    assert "<h3>What it looked at</h3>" in html
     assert set(sources) == {"data:image/png;base64,"}
     assert not re.search(r"(?:href|src)=\"(?!#|data:)", html), "nothing is fetched"
     assert f"python predict.py ckpt={runs / 'run'} images=PHOTO" in html
@@ -209,7 +215,7 @@ def test_a_model_without_its_run_is_measured_with_a_warning(runs, tmp_path, capl
     ("overrides", "text"),
     [
         ((), "Expected ckpt=RUN, the directory of a trained run"),
-        (("ckpt=efficientnetlite0",), "Expected a trained run. Received: ckpt=efficientnetlite0"),
+        (("ckpt=efficientnetlite0",), "Expected data=OPTION with efficientnetlite0"),
         (("ckpt=nowhere",), "nowhere"),
         (("ckpt=x", "tta=rotate"), "Expected tta to be one of none, flip, flip"),
         (("ckpt=x", "resamples=-1"), "Expected resamples to be 0 or more. Received: resamples=-1"),
@@ -249,7 +255,10 @@ def test_a_run_ends_with_its_own_report(runs, tmp_path):
         metrics = json.loads((report.parent / "metrics.json").read_text())
         of_run = json.loads((tmp_path / name / "metrics.json").read_text())
         assert (metrics["n"], metrics["top1"]) == (n, pytest.approx(of_run["val_accuracy"]))
-        assert f"<h1>What {name} is worth</h1>" in report.read_text()
+        html = report.read_text()
+        assert f"<h1>What {name} is worth</h1>" in html
+        of_fold = "The photos are among those that fold_1 was validated with, the maps are its own"
+        assert (of_fold in html) == (name == "folds")
     assert (
         "They validated: none has trained the network, but they chose the epoch."
         in (tmp_path / "run" / "evaluation" / "report.html").read_text()
@@ -293,7 +302,8 @@ def test_an_evaluation_of_other_photos_is_kept(runs, tmp_path, caplog, monkeypat
         evaluated(out, f"ckpt='{runs / 'run'}'", "data=folder", f"data.root='{root}'")
     assert f"{out} held another evaluation: it is in {out / 'earlier_1'}." in caplog.text
     assert json.loads((out / "earlier_1" / "metrics.json").read_text()) == first
-    assert (out / "earlier_1" / "report.html").is_file()
+    for name in ("report.html", "attention_right.png"):
+        assert (out / "earlier_1" / name).is_file()
 
 
 def test_a_run_is_not_written_over(runs):

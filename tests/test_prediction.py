@@ -199,7 +199,9 @@ def test_images_may_be_files_folders_and_globs_each_photo_once(tmp_path):
 
 def test_likeliest_sorts_by_probability_and_knows_how_many_classes_there_are():
     rows = likeliest(["x"], np.array([[0.2, 0.5, 0.3]]), ["a", "b", "c"], top=9)
-    assert rows.to_numpy().tolist() == [["x", 1, "b", 0.5], ["x", 2, "c", 0.3], ["x", 3, "a", 0.2]]
+    assert rows.to_numpy().tolist() == [
+        ["x", 1, 1, "b", 0.5], ["x", 2, 2, "c", 0.3], ["x", 3, 0, "a", 0.2],
+    ]  # fmt: skip
 
 
 names = st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=6, unique=True)

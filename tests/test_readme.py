@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 import carcls
 from carcls.config import (
+    to_compare_config,
     to_config,
     to_evaluate_config,
     to_explore_config,
@@ -42,12 +43,18 @@ def test_every_training_command_composes(words):
 
 @pytest.mark.parametrize("words", commands_of("predict.py"), ids=" ".join)
 def test_every_prediction_command_composes(words):
-    assert to_predict_config(composed(*quote_paths(words), name="predict")).ckpt
+    config = to_predict_config(composed(*quote_paths(words), name="predict"))
+    assert config.ckpt or (config.models and config.images)
 
 
 @pytest.mark.parametrize("words", commands_of("evaluate.py"), ids=" ".join)
 def test_every_evaluation_command_composes(words):
     assert to_evaluate_config(composed(*quote_paths(words), name="evaluate")).ckpt
+
+
+@pytest.mark.parametrize("words", commands_of("compare.py"), ids=" ".join)
+def test_every_comparison_composes(words):
+    assert to_compare_config(composed(*quote_paths(words), name="compare")).models
 
 
 @pytest.mark.parametrize("words", commands_of("explore.py"), ids=" ".join)

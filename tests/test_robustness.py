@@ -113,8 +113,8 @@ class Brightness:
     def __init__(self) -> None:
         self.members = [self]
 
-    def __call__(self, photos, *, tta, batch_size, workers):
-        assert tta == "flip"
+    def __call__(self, photos, *, tta, batch_size, workers, resize_mode):
+        assert (tta, resize_mode) == ("flip", "squash")
         bright = photos.reshape(len(photos), -1).mean(1) / 255
         return SimpleNamespace(probs=np.stack([1 - bright, bright], 1).astype(np.float32))
 
@@ -132,6 +132,7 @@ def test_accuracy_and_loss_are_those_of_the_changed_photos(tmp_path):
         Brightness(),
         photos,
         ["patch", "contrast"],
+        size=64,
         seed=0,
         tta="flip",
         batch_size=2,
@@ -142,7 +143,7 @@ def test_accuracy_and_loss_are_those_of_the_changed_photos(tmp_path):
     patch = rows[rows.kind == "patch"]
     # The largest patch covers 51 % of a black photo: 0.51 × 255 + 0.49 × 20 is above the middle.
     assert patch.accuracy.tolist() == [1, 1, 1, 1, 1, 1, 0.5]
-    share = (23 / 32) ** 2
+    share = (46 / 64) ** 2
     dark, bright = share + (1 - share) * 20 / 255, share + (1 - share) * 235 / 255
     assert patch.nll.iloc[-1] == pytest.approx(-np.log([1 - dark, bright]).mean(), abs=1e-3)
     assert area(patch) == pytest.approx((6 - 0.25) / 6)

@@ -13,6 +13,7 @@ from carcls.errors import UserError
 from carcls.evaluation.evaluate import evaluate
 from carcls.models.backbones import build_backbone
 from carcls.models.classifier import build_classifier
+from carcls.models.imagenet import imagenet_classifier
 from carcls.prediction.predict import predict
 from carcls.training.loop import train
 from tests.test_cifar import files_100, records_100, write
@@ -75,6 +76,8 @@ def test_imagenet_weights_are_refused_before_anything_is_built(tmp_path):
     assert text in told("backbone=smallcnn", "backbone.weights=imagenet")
     with pytest.raises(UserError, match=text):
         build_backbone("smallcnn")
+    with pytest.raises(UserError, match="Received: smallcnn, of which there are"):
+        imagenet_classifier("smallcnn")
     network = build_backbone("smallcnn", weights="none")
     network.save_weights(tmp_path / "small.weights.h5")
     again = build_backbone("smallcnn", weights=str(tmp_path / "small.weights.h5"))

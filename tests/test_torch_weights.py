@@ -3,10 +3,8 @@
 import os
 import pickle
 import struct
-import sys
-import types
 from collections import OrderedDict
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,91 +13,14 @@ from carcls.catalogue import BACKBONES
 from carcls.errors import UserError
 from carcls.models.backbones import packaged_weights
 from carcls.models.efficientnet_lite import efficientnet_lite
-from carcls.models.torch_weights import load_efficientnet_lite, read_legacy_pth
-
-MAGIC = 0x1950A86A20F9469CFC6C
-SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
-
-
-class FloatStorage:
-    """Stands for torch.FloatStorage, by name only."""
-
-
-class LongStorage:
-    """Stands for torch.LongStorage."""
-
-
-def _rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks):
-    """Stands for torch._utils._rebuild_tensor_v2."""
-
-
-class Storage:
-    def __init__(self, key, data, size=None):
-        self.key = key
-        self.data = np.asarray(data)
-        self.size = self.data.size if size is None else size  # as the pickle claims
-
-
-class Tensor:
-    def __init__(self, storage, offset, shape, strides):
-        self.parts = (storage, offset, shape, strides, False, OrderedDict())
-
-    def __reduce__(self):
-        return _rebuild_tensor_v2, self.parts
-
-
-class TorchPickler(pickle.Pickler):
-    def persistent_id(self, obj):
-        if isinstance(obj, Storage):
-            kind = FloatStorage if obj.data.dtype == np.float32 else LongStorage
-            return ("storage", kind, obj.key, "cpu", obj.size, None)
-        return None
-
-
-class Evil:
-    """Runs a command when a careless reader unpickles it."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
+from carcls.models.torch_files import read_pth
+from carcls.models.torch_weights import load_efficientnet_lite
+from tests.torch_writer import Evil, Storage, Tensor, floats, whole, write_legacy
 
 
 @pytest.fixture
-def write_pth(tmp_path, monkeypatch):
-    """Write a state dict as torch before 1.6 did; each part can be replaced by a bad one."""
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    for module, item in ((torch, FloatStorage), (torch, LongStorage), (utils, _rebuild_tensor_v2)):
-        monkeypatch.setattr(item, "__module__", module.__name__)
-        setattr(module, item.__name__, item)
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "torch._utils", utils)
-
-    def write(tensors, magic=MAGIC, system=SYSTEM, keys=None) -> Path:
-        path = tmp_path / "weights.pth"
-        parts = [t.parts[0] for t in tensors.values()] if isinstance(tensors, dict) else []
-        storages = {storage.key: storage for storage in parts}
-        with path.open("wb") as file:
-            for part in (magic, 1001, system, tensors, sorted(storages) if keys is None else keys):
-                TorchPickler(file, protocol=2).dump(part)
-            for key in sorted(storages):
-                data = storages[key].data
-                file.write(struct.pack("<q", data.size) + data.tobytes())
-        return path
-
-    return write
-
-
-def floats(*numbers):
-    return np.array(numbers, np.float32)
-
-
-def whole(key, array):
-    """A tensor that fills a storage of its own."""
-    array = np.ascontiguousarray(array)
-    strides = tuple(stride // array.itemsize for stride in array.strides)
-    return Tensor(Storage(key, array.ravel()), 0, array.shape, strides)
+def write_pth(tmp_path):
+    return partial(write_legacy, tmp_path / "weights.pth")
 
 
 def test_tensors_are_read_by_their_strides_and_offsets(write_pth):
@@ -111,7 +32,7 @@ def test_tensors_are_read_by_their_strides_and_offsets(write_pth):
             count=Tensor(Storage("a", np.array([7], np.int64)), 0, (), ()),
         )
     )
-    tensors = read_legacy_pth(path)
+    tensors = read_pth(path)
     assert list(tensors) == ["by_rows", "by_columns", "count"]
     np.testing.assert_array_equal(tensors["by_rows"], floats([1, 2, 3], [4, 5, 6]))
     np.testing.assert_array_equal(tensors["by_columns"], floats([1, 3, 5], [2, 4, 6]))
@@ -126,7 +47,7 @@ def test_no_function_that_a_pickle_names_is_run(write_pth, tmp_path, part):
     parts = {"tensors": OrderedDict(a=whole("a", floats(1))), part: Evil(f"touch {marker}")}
     path = write_pth(**parts)
     with pytest.raises(UserError, match="which no state dict needs") as error:
-        read_legacy_pth(path)
+        read_pth(path)
     assert not marker.exists()
     assert str(path) in str(error.value)
     assert f"it asks for {os.system.__module__}.system" in str(error.value)
@@ -146,7 +67,7 @@ def test_only_the_names_of_a_state_dict_are_known(tmp_path, name):
     path = tmp_path / "weights.pth"
     path.write_bytes(f"c{module}\n{function}\n.".encode())
     with pytest.raises(UserError, match=f"it asks for {name}"):
-        read_legacy_pth(path)
+        read_pth(path)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +86,7 @@ def test_only_the_names_of_a_state_dict_are_known(tmp_path, name):
 def test_a_tensor_that_is_not_within_its_storage_is_refused(write_pth, tensor, reason):
     path = write_pth({"a": tensor})
     with pytest.raises(UserError, match=reason) as error:
-        read_legacy_pth(path)
+        read_pth(path)
     assert str(path) in str(error.value)
 
 
@@ -173,7 +94,7 @@ def test_a_count_beyond_the_end_of_the_file_takes_no_memory(write_pth):
     path = write_pth({"a": Tensor(Storage("a", floats(1, 2), size=2**60), 0, (2,), (1,))})
     path.write_bytes(path.read_bytes()[:-16] + struct.pack("<q", 2**60) + bytes(8))
     with pytest.raises(UserError, match="it ends within storage a: it is truncated"):
-        read_legacy_pth(path)
+        read_pth(path)
 
 
 @pytest.mark.parametrize("left", [0, 3, 40, 200, -1])
@@ -181,7 +102,7 @@ def test_a_truncated_file_is_refused_by_name(write_pth, left):
     path = write_pth({"a": whole("a", floats(*range(50)))})
     path.write_bytes(path.read_bytes()[:left])
     with pytest.raises(UserError, match=r"Expected .*weights\.pth to be a state dict"):
-        read_legacy_pth(path)
+        read_pth(path)
 
 
 @pytest.mark.parametrize(
@@ -196,28 +117,28 @@ def test_a_truncated_file_is_refused_by_name(write_pth, left):
 def test_a_file_with_a_wrong_part_is_refused(write_pth, parts, reason):
     path = write_pth(**{"tensors": {"a": whole("a", floats(1))}, **parts})
     with pytest.raises(UserError, match=reason):
-        read_legacy_pth(path)
+        read_pth(path)
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"PK\x03\x04 and so on", "torch's new zip format"), (b"<html>404</html>", "cannot be read")],
+    [(b"PK\x03\x04 and so on", "is truncated or"), (b"<html>404</html>", "cannot be read")],
 )
 def test_other_files_are_refused(tmp_path, content, reason):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     with pytest.raises(UserError, match=reason):
-        read_legacy_pth(path)
+        read_pth(path)
 
 
 def test_a_missing_file_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match=r"Expected .*no\.pth to be a torch weights file"):
-        read_legacy_pth(tmp_path / "no.pth")
+        read_pth(tmp_path / "no.pth")
 
 
 @pytest.fixture(scope="module")
 def lite0_tensors():
-    return read_legacy_pth(packaged_weights(BACKBONES["efficientnetlite0"]))
+    return read_pth(packaged_weights(BACKBONES["efficientnetlite0"]))
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from tests.test_config import composed
 class LeftAndRight:
     """A network in NumPy: the shares of light in the left and in the right half of a photo."""
 
+    input_shape = (None, None, None, 3)
+
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
 

@@ -13,7 +13,13 @@ from carcls.config.data import (
     KaggleData,
     with_absolute_paths,
 )
-from carcls.config.entry_points import EvaluateConfig, PredictConfig, RuntimeConfig, TrainConfig
+from carcls.config.entry_points import (
+    CompareConfig,
+    EvaluateConfig,
+    PredictConfig,
+    RuntimeConfig,
+    TrainConfig,
+)
 from carcls.config.explore import ExploreConfig
 from carcls.config.network import (
     AvgDenseHead,
@@ -24,6 +30,7 @@ from carcls.config.network import (
     MaxDropoutHead,
 )
 from carcls.config.reading import (
+    to_compare_config,
     to_config,
     to_data_config,
     to_evaluate_config,
@@ -55,6 +62,7 @@ __all__ = [
     "AvgDenseHead",
     "BackboneConfig",
     "CifarData",
+    "CompareConfig",
     "ConstantSchedule",
     "CosineSchedule",
     "CsvData",
@@ -78,6 +86,7 @@ __all__ = [
     "SgdOptimizer",
     "StageConfig",
     "TrainConfig",
+    "to_compare_config",
     "to_config",
     "to_data_config",
     "to_evaluate_config",

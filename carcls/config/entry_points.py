@@ -148,9 +148,12 @@ class PredictConfig:
     weights: Any = None  # what each of several checkpoints counts, a list; null: all the same
     tta: str = "none"  # none, flip, flip+scale: views of a photo that are averaged
     calibrated: bool = False  # at the temperature that the validation photos gave
+    models: Any = None  # what each of several says of `images`, side by side; here a list
+    plot: bool = False  # draw the photos of `images` with their likeliest classes
 
     def __post_init__(self) -> None:
         _check_networks(self)
+        self.models = list(dict.fromkeys(_networks(models=self.models)))
         expect(self.top >= 1, "top to be at least 1", top=self.top)
 
 
@@ -181,17 +184,41 @@ class EvaluateConfig:
         expect(self.seed >= 0, "seed to be 0 or more", seed=self.seed)
 
 
-def _check_networks(config: PredictConfig | EvaluateConfig) -> None:
-    """Checks which networks are asked, and how; makes lists of what may be one."""
-    items = config.ckpt if isinstance(config.ckpt, list | tuple) else [config.ckpt]
+@dataclass(kw_only=True, slots=True)
+class CompareConfig:
+    """All of `python compare.py`."""
+
+    models: Any  # runs, .keras files and pretrained networks, also with weights as NAME:PATH
+    data: dict[str, Any] | None  # as in PredictConfig; null: what the first model was trained on
+    batch_size: int
+    runtime: RuntimeConfig
+    resamples: int = 1000  # of the bootstrap behind the intervals; 0: no intervals
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        self.models = list(dict.fromkeys(_networks(models=self.models)))
+        expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
+        expect(self.resamples >= 0, "resamples to be 0 or more", resamples=self.resamples)
+        expect(self.seed >= 0, "seed to be 0 or more", seed=self.seed)
+
+
+def _networks(**given: Any) -> list[str]:
+    """A list of what may be one: runs and the like, under the key that they are given as."""
+    ((key, value),) = given.items()
+    items = value if isinstance(value, list | tuple) else [value]
     if items in ([None], [""]):
         items = []
     expect(
         all(isinstance(item, str | int | PurePath) and item != "" for item in items),
-        "ckpt to be a run, or a list of runs",
-        ckpt=config.ckpt,
+        f"{key} to be a run, or a list of runs",
+        **given,
     )
-    config.ckpt = [str(item) for item in items]
+    return [str(item) for item in items]
+
+
+def _check_networks(config: PredictConfig | EvaluateConfig) -> None:
+    """Checks which networks are asked, and how; makes lists of what may be one."""
+    config.ckpt = _networks(ckpt=config.ckpt)
     if config.weights is not None:
         expect(
             isinstance(config.weights, list | tuple)

@@ -10,7 +10,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from carcls.catalogue import check_preprocessing, check_weights, find_spec
 from carcls.config.data import CifarData, CsvData, DataConfig, DemoData, FolderData, KaggleData
-from carcls.config.entry_points import EvaluateConfig, PredictConfig, TrainConfig
+from carcls.config.entry_points import CompareConfig, EvaluateConfig, PredictConfig, TrainConfig
 from carcls.config.explore import ExploreConfig
 from carcls.config.network import AvgDenseHead, LinearHead, MaxDenseHead, MaxDropoutHead
 from carcls.config.training import (
@@ -96,6 +96,15 @@ def to_evaluate_config(cfg: DictConfig) -> EvaluateConfig:
         UserError: As `to_config`.
     """
     return _fit(EvaluateConfig, cfg)
+
+
+def to_compare_config(cfg: DictConfig) -> CompareConfig:
+    """Checks what Hydra composed from conf/compare.yaml.
+
+    Raises:
+        UserError: As `to_config`.
+    """
+    return _fit(CompareConfig, cfg)
 
 
 def to_explore_config(cfg: DictConfig) -> ExploreConfig:

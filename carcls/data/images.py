@@ -17,6 +17,7 @@ from carcls.data.photo_decoding import decode
 from carcls.data.photo_kinds import RefusedError
 from carcls.errors import PhotoError, UserError
 
+_IMAGENET_MARGIN = 32  # px, "crop padding" of EfficientNet (github.com/tensorflow/tpu)
 SYSTEM_LEFTOVERS = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini"))
 
 
@@ -82,8 +83,9 @@ def resize(image: np.ndarray, size: int, mode: str = "squash") -> np.ndarray:
     Args:
         image: `(height, width, 3)` uint8.
         size: Side of the result in pixels.
-        mode: `squash` (aspect not kept), `crop` (short side to `size`, centre cut out) or `pad`
-            (long side to `size`, black bars).
+        mode: `squash` (aspect not kept), `crop` (short side to `size`, centre cut out), `pad`
+            (long side to `size`, black bars) or `imagenet`, as pretrained networks are measured:
+            short side to `size` + 32 px (256 of 224), centre cut out.
 
     Returns:
         `(size, size, 3)` uint8.
@@ -91,13 +93,14 @@ def resize(image: np.ndarray, size: int, mode: str = "squash") -> np.ndarray:
     height, width = image.shape[:2]
     if mode == "squash":
         return _interpolate(image, size, size)
-    side = min(height, width) if mode == "crop" else max(height, width)
+    side = max(height, width) if mode == "pad" else min(height, width)
+    target = size + _IMAGENET_MARGIN if mode == "imagenet" else size
     image = _interpolate(
-        image, max(1, round(height * size / side)), max(1, round(width * size / side))
+        image, max(1, round(height * target / side)), max(1, round(width * target / side))
     )
     height, width = image.shape[:2]
     top, left = abs(height - size) // 2, abs(width - size) // 2
-    if mode == "crop":
+    if mode != "pad":
         return np.ascontiguousarray(image[top : top + size, left : left + size])
     square = np.zeros((size, size, 3), np.uint8)
     square[top : top + height, left : left + width] = image

@@ -20,9 +20,11 @@ from carcls.evaluation.metrics import NAMES, Metrics, measure, most_confused, sh
 from carcls.evaluation.page import Content, Run, build_page
 from carcls.evaluation.photos import PhotosToMeasure, ids_and_labels, photos_to_measure
 from carcls.evaluation.robustness import area, measure_robustness, names_of, num_passes
+from carcls.evaluation.sheets import SHEETS, write_sheets
 from carcls.prediction.ensemble import Ensemble, load_predictor
+from carcls.prediction.job import predict_photos
 from carcls.prediction.members import run_dir
-from carcls.prediction.predict import data_to_predict, predict_photos
+from carcls.prediction.predict import data_to_predict
 from carcls.prediction.predictor import Predictor
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ ROBUSTNESS, ROBUSTNESS_PLOT = "robustness.csv", "robustness.png"
 _PAIRS_SHOWN = 5
 _OUTPUTS = (
     files.RUN, files.METRICS, PER_CLASS, PREDICTIONS, CONFUSED, CONFUSION, RELIABILITY, WRONG,
-    REPORT, ROBUSTNESS, ROBUSTNESS_PLOT,
+    REPORT, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS,
 )  # fmt: skip
 
 
@@ -76,12 +78,7 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
         )
     predictor = load_predictor(config.ckpt, config.weights, is_calibrated=config.calibrated)
     members = predictor.members
-    if members[0].model_path is None:
-        raise UserError(
-            f"Expected a trained run. Received: ckpt={members[0].name}, which knows ImageNet's "
-            "classes only."
-        )
-    data, is_own = data_to_predict(members[0].info, config.data)
+    data, is_own = data_to_measure(members[0], config.data)
     records = read_training_photos(data)
     measured = _out_of_fold(config, records, predictor.class_names) if is_own else None
     if is_own and config.calibrated:
@@ -95,6 +92,17 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
     metrics, pairs, written = _tell(predictor, measured, config, data, workdir)
     log.info(_summary(workdir, metrics, pairs, written.get("robustness", {})))
     return written
+
+
+def data_to_measure(member: Predictor, wanted: dict[str, Any] | None) -> tuple[DataConfig, bool]:
+    """As `data_to_predict`; a network as ImageNet left it has no data of its own."""
+    if member.model_path is None and (wanted or {}).get("name") is None:
+        raise UserError(
+            f"Expected data=OPTION with {member.name}, which has no run with data of its own: "
+            "data=folder data.root=DIR, its folders called by ImageNet's synsets, indices or names."
+            " Received: none."
+        )
+    return data_to_predict(member.info, wanted)
 
 
 def evaluate_own(workdir: Path, records: TrainingPhotos) -> Path | None:
@@ -152,6 +160,12 @@ def _tell(
     }  # fmt: skip
     _set_aside_other(workdir, run_facts)
     drawn = _write(workdir, metrics, pairs, measured, names, title)
+    sheets, of_maps = write_sheets(
+        workdir, predictor, measured.table, measured.probs, pairs, title=title, seed=config.seed,
+        is_out_of_fold="out_of_fold" in measured.facts, machine=config.runtime,
+    )  # fmt: skip
+    drawn |= sheets
+    run_facts["maps"] = of_maps
     if worse is not None:
         with files.replacing(workdir / ROBUSTNESS) as temporary:
             worse.to_csv(temporary, index=False)
@@ -167,6 +181,7 @@ def _tell(
         metrics=metrics,
         pairs=pairs,
         pictures=drawn,
+        of_maps=of_maps,
         next_commands=_next_commands(config, data),
     )
     files.write_text(workdir / REPORT, build_page(content))
@@ -184,7 +199,7 @@ def _set_aside_other(workdir: Path, run_facts: dict[str, Any]) -> None:
     if before and (are_others or was != now):
         aside = files.set_aside(workdir, _OUTPUTS)
         log.info(f"{files.shown(workdir)} held another evaluation: it is in {files.shown(aside)}.")
-    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT):
+    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS):
         (workdir / name).unlink(missing_ok=True)
 
 
@@ -230,7 +245,7 @@ def _predicted(
     predictor: Predictor | Ensemble, photos: PhotosToMeasure, config: EvaluateConfig, where: str
 ) -> _Measured:
     """Predicts the photos, says what cannot be opened, and leaves it out."""
-    _say_photos(photos, where)
+    say_photos(photos, where)
     predicted = predict_photos(predictor, photos.table.path.tolist(), config)
     ids = photos.table.id
     opens = np.setdiff1d(np.arange(len(photos.table)), list(predicted.errors))
@@ -264,7 +279,7 @@ def _predicted(
     )
 
 
-def _say_photos(photos: PhotosToMeasure, where: str) -> None:
+def say_photos(photos: PhotosToMeasure, where: str) -> None:
     log.info(f"{len(photos.table)} photos of {where} to measure with.")
     if photos.trained_on:
         log.info(
@@ -299,8 +314,11 @@ def _write(
     for name, rows in tables.items():
         with files.replacing(workdir / name) as temporary:
             rows.to_csv(temporary, index=False)
+    used = np.flatnonzero(metrics.per_class.photos + metrics.per_class.predicted)
     drawn = {
-        CONFUSION: pictures.draw_confusion(metrics.confusion, names, title),
+        CONFUSION: pictures.draw_confusion(
+            metrics.confusion[np.ix_(used, used)], of_names[used].tolist(), title
+        ),
         RELIABILITY: pictures.draw_reliability(metrics, title),
     }
     wrong = np.flatnonzero(predicted != shown.label.to_numpy())
@@ -331,6 +349,7 @@ def _robustness(
             for ckpt in config.ckpt
         ]
     parts = []
+    size = max(member.image_size for _, of_model in models for member in of_model.members)
     with progress_bar() as bar:
         total = len(models) * num_passes(names) * len(photos)
         task = bar.add_task("robustness", total=total, note=", ".join(config.robustness))
@@ -339,6 +358,7 @@ def _robustness(
                 of_model,
                 _labels_for(of_model, predictor, photos),
                 names,
+                size=size,
                 seed=config.seed,
                 tta=config.tta,
                 batch_size=config.batch_size,
@@ -375,7 +395,7 @@ def _run_of(member: Predictor) -> Run:
         curves = path.read_bytes() if path.is_file() else None
     return Run(
         name=str(files.shown(Path(member.name))),
-        trained=dict(zip(info.class_names, info.class_counts, strict=True)),
+        trained=dict(zip(info.class_names, info.class_counts, strict=bool(info.class_counts))),
         stages=stages,
         curves=curves,
     )
@@ -409,7 +429,8 @@ def _summary(
     places = [
         ("report", REPORT),
         ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("pairs", CONFUSED),
-        ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), ("", ROBUSTNESS_PLOT),
+        ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), *(("", name) for name in SHEETS),
+        ("", ROBUSTNESS_PLOT),
         ("numbers", files.METRICS),
     ]  # fmt: skip
     listed = [(what, str(files.shown(workdir / name))) for what, name in places

@@ -47,7 +47,8 @@ class Content:
         runs: At least one.
         pairs: See `most_confused`.
         pictures: PNG files: confusion, reliability and, if anything is wrong, wrong; with
-            `robustness=` robustness.
+            `robustness=` robustness; and what `write_sheets` has drawn.
+        of_maps: What is to be said of the maps, see `write_sheets`.
         next_commands: What to run then.
     """
 
@@ -59,6 +60,7 @@ class Content:
     metrics: Metrics
     pairs: pd.DataFrame
     pictures: dict[str, bytes]
+    of_maps: str
     next_commands: list[str]
 
 
@@ -85,6 +87,7 @@ def build_page(content: Content) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>What {title} is worth</title>\n<style>\n{style}"
         "img.chart { max-width: 100%; border-radius: 12px; background: #fff; }\n"
+        "img.chart + img.chart { margin-top: 16px; }\n"
         f'</style></head>\n<body>\n<header><h1>What {title} is worth</h1><p class="muted">'
         f"{escape(content.made)}</p>{_headline(content)}<nav>{links}</nav></header>\n"
         f"<main>\n{body}<footer>predictions.csv has a row for each photo, per_class.csv one for "
@@ -109,13 +112,18 @@ def _headline(content: Content) -> str:
 
 def _data(content: Content) -> str:
     rows = []
-    for name, photos in content.metrics.per_class[["class", "photos"]].itertuples(index=False):
+    for name, photos in _used(content.metrics)[["class", "photos"]].itertuples(index=False):
         trained = [run.trained.get(name) for run in content.runs]
         counts = " / ".join("?" if count is None else f"{count:,}" for count in trained)
         rows.append([escape(name), counts, f"{photos:,}"])
     return f"<p>Labelled photos of {escape(content.where)}. {escape(content.unseen)}</p>" + _table(
         ["class", "trained on", "measured with"], rows
     )
+
+
+def _used(metrics: Metrics) -> pd.DataFrame:
+    """The classes that have photos or were predicted; a network may know a thousand others."""
+    return metrics.per_class[(metrics.per_class.photos + metrics.per_class.predicted) > 0]
 
 
 def _training(content: Content) -> str:
@@ -146,7 +154,7 @@ def _good(content: Content) -> str:
         rows.append([NAMES[name], shown_value(name, value), between])
     of_classes = [
         [escape(row[0]), f"{row.photos:,}", *map(_percent, (row.precision, row.recall, row.f1))]
-        for row in metrics.per_class.rename(columns={"class": "name"}).itertuples(index=False)
+        for row in _used(metrics).rename(columns={"class": "name"}).itertuples(index=False)
     ]
     return (
         _table(["", "measured", "95 % interval"], rows)
@@ -164,7 +172,7 @@ def _good(content: Content) -> str:
 
 def _fails(content: Content) -> str:
     if not len(content.pairs):
-        return "<p>Nowhere: every photo was told right.</p>"
+        return "<p>Nowhere: every photo was told right.</p>" + _looked_at(content)
     rows = [
         [escape(pair.label), escape(pair.predicted), f"{pair.photos:,}", _percent(pair.share)]
         for pair in content.pairs.itertuples(index=False)
@@ -172,18 +180,45 @@ def _fails(content: Content) -> str:
     return (
         "<h3>Classes that are confused</h3>"
         + _table(["label", "taken for", "photos", "of the label's"], rows)
+        + "<p>On the left photos that were taken for another class, on the right what that class "
+        "looks like; above each how sure it was.</p>"
+        + _chart(content.pictures["confused"], "Photos of the classes most often confused")
         + "<h3>Wrong, the surest first</h3><p>What the network says, how sure it is, and the "
         "label. A wrong label is as likely here as a wrong prediction.</p>"
         + _chart(content.pictures["wrong"], "The photos it was surest about and wrong")
+        + _looked_at(content)
     )
+
+
+def _looked_at(content: Content) -> str:
+    shown = {
+        "attention_wrong": "What spoke for the wrong class and for the label, in each photo",
+        "attention_right": "What spoke for the class in photos that were told right",
+    }
+    charts = [
+        _chart(content.pictures[k], text) for k, text in shown.items() if k in content.pictures
+    ]
+    said = escape(content.of_maps)
+    text = f"<p>{said}</p>" if said else ""
+    if charts:
+        text = (
+            "<p>The brighter a place, the more it added to the score of the class that is named "
+            "above it; both maps of a photo are of one scale, and what stays grey added nothing or "
+            "spoke against the class. If the bright places lie beside the object, the network may "
+            f'have learnt the background.</p><p class="muted">{said} Between places the colour is '
+            "drawn smoothly: a map shows parts of a photo, no outlines, and it tells where, not "
+            "what the network saw there. HiResCAM (Draelos and Carin, 2020), on the last feature "
+            "map.</p>"
+        )
+    return f"<h3>What it looked at</h3>{text}{''.join(charts)}" if text else ""
 
 
 def _robustness(content: Content) -> str:
     if "robustness" not in content.pictures:
         return ""
     return (
-        "<p>Accuracy and loss as photos get worse. The same photos, changed in the same way for "
-        "every network of the same input size; robustness.csv has the numbers.</p>"
+        "<p>Accuracy and loss as photos get worse. Every network gets the very same pixels, "
+        "resized to its own size; robustness.csv has the numbers.</p>"
         + _chart(content.pictures["robustness"], "Accuracy and NLL over severity")
     )
 

@@ -14,6 +14,7 @@ from carcls.config import to_data_config
 from carcls.data.records import TrainingPhotos, examples, file_facts
 from carcls.data.sources import SOURCES
 from carcls.errors import UserError
+from carcls.prediction.imagenet import matching_classes
 from carcls.prediction.members import run_dir
 from carcls.prediction.predictor import Predictor
 
@@ -44,27 +45,14 @@ def photos_to_measure(
 
     Args:
         records: Labelled photos.
-        members: The networks, which know the same classes.
+        members: The networks, whose labels are those of the first.
         where: The records' place, for messages.
 
     Raises:
-        UserError: If the data has classes that the networks do not know, or no photo is left.
+        UserError: If the data has classes that the first does not know, or no photo is left.
     """
-    class_names = members[0].class_names
-    index_of = {name: index for index, name in enumerate(class_names)}
     table = records.table[["id", "path", "label"]].reset_index(drop=True)
-    present = [records.class_names[label] for label in np.unique(table.label)]
-    strange = [name for name in present if name not in index_of]
-    if strange:
-        lacking = [name for name in class_names if name not in set(present)]
-        raise UserError(
-            f"Expected photos of the classes that {members[0].name} knows. Received: {where}, of "
-            f"whose {len(present)} classes it does not know {len(strange)}: {examples(strange)}. "
-            f"Of its own {len(class_names)} the data lacks {len(lacking)}"
-            f"{f': {examples(lacking)}' if lacking else ''}. Name both alike, or leave classes out "
-            "with data.exclude=FILE."
-        )
-    table["label"] = [index_of[records.class_names[label]] for label in table.label]
+    table["label"] = np.array(class_indices(records, members[0], where))[table.label]
     is_known, unknown = np.zeros(len(table), bool), []
     for member in members:
         trained = _trained_on(member)
@@ -83,6 +71,37 @@ def photos_to_measure(
         trained_on=int(is_known.sum()),
         unknown=unknown,
     )
+
+
+def class_indices(records: TrainingPhotos, member: Predictor, where: str) -> list[int]:
+    """What a network calls the classes of the data.
+
+    Args:
+        records: Labelled photos.
+        member: The network; one as ImageNet left it knows classes by synset, index and name.
+        where: The records' place, for messages.
+
+    Returns:
+        Of each of `records.class_names` its index in the network's own.
+
+    Raises:
+        UserError: If it does not know one.
+    """
+    if member.model_path is None:
+        return matching_classes(records.class_names, where)
+    index_of = {name: index for index, name in enumerate(member.class_names)}
+    strange = [name for name in records.class_names if name not in index_of]
+    if strange:
+        lacking = [name for name in member.class_names if name not in set(records.class_names)]
+        raise UserError(
+            f"Expected photos of the classes that {member.name} knows. Received: {where}, of "
+            f"whose {len(records.class_names)} classes it does not know {len(strange)}: "
+            f"{examples(strange)}. "
+            f"Of its own {len(member.class_names)} the data lacks {len(lacking)}"
+            f"{f': {examples(lacking)}' if lacking else ''}. Name both alike, or leave classes out "
+            "with data.exclude=FILE."
+        )
+    return [index_of[name] for name in records.class_names]
 
 
 def _trained_on(member: Predictor) -> list[str] | None:

@@ -1,7 +1,8 @@
 """How accuracy falls as photos get worse: noise, a patch, and what happens to photos in the wild.
 
-What is done to a photo depends on the seed, the kind and the photo's number alone: networks of one
-input size get the very same pixels, and a photo keeps its draw from one severity to the next.
+What is done to a photo depends on the seed, the kind and the photo's number alone, and is done at
+one size for all networks, which then resize it to their own: they get the very same pixels, as far
+as the photo became a square in the same way. A photo keeps its draw from one severity to the next.
 """
 
 from collections.abc import Callable, Iterator
@@ -124,7 +125,7 @@ def corrupted(
 
     Args:
         paths: `n` photos that open.
-        size: Side of the network's square in pixels.
+        size: Side of the square in pixels.
         mode: How they become squares, see `carcls.data.images.resize`.
         names: Kinds, of any of `KINDS`.
         seed: Of what is drawn.
@@ -163,6 +164,7 @@ def measure_robustness(
     photos: pd.DataFrame,
     names: list[str],
     *,
+    size: int,
     seed: int,
     tta: str,
     batch_size: int,
@@ -171,9 +173,10 @@ def measure_robustness(
     """Accuracy and NLL at every severity.
 
     Args:
-        predictor: What is measured; several networks look at the squares of the first.
+        predictor: What is measured; several networks look at photos cut as for the first.
         photos: path and label (index into its classes) of each.
         names: Of kinds, see `names_of`.
+        size: Side of the square that photos are changed at, in pixels.
         seed: Of what is drawn.
         tta: Views to average over, see `carcls.prediction.tta`.
         batch_size: Photos that go through a network together.
@@ -182,15 +185,18 @@ def measure_robustness(
     Returns:
         A row a severity: kind, step (0: photos as they are), severity, unit, n, accuracy, nll.
     """
-    info, labels = predictor.members[0].info, photos.label.to_numpy()
+    mode, labels = predictor.members[0].info.resize, photos.label.to_numpy()
     sums: dict[tuple[str, int], np.ndarray] = {}
-    stream = corrupted(photos.path.tolist(), info.image_size, info.resize, names, seed)
+    stream = corrupted(photos.path.tolist(), size, mode, names, seed)
     as_they_are: dict[int, np.ndarray] = {}  # the same for every kind
     for name, step, which, pixels in stream:
         if step == 0 and which[0] in as_they_are:
             probs = as_they_are[which[0]]
         else:
-            probs = predictor(pixels, tta=tta, batch_size=batch_size, workers=0).probs
+            predicted = predictor(
+                pixels, tta=tta, batch_size=batch_size, workers=0, resize_mode="squash"
+            )
+            probs = predicted.probs
             if step == 0:
                 as_they_are[which[0]] = probs
         of_label = probs[np.arange(len(which)), labels[which]].astype(float)

@@ -1,4 +1,4 @@
-"""Networks of keras.applications without their classifier, the same ones for photos of any size.
+"""Networks of keras.applications, the same ones for photos of any size.
 
 Given a size, Keras builds the published networks. Without one it pads some of them as if every
 feature map had an even size, and cannot build others. `keras_application` gives what Keras builds
@@ -18,16 +18,20 @@ from carcls.errors import UserError
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def keras_application(spec: BackboneSpec, weights: str | None) -> keras.Model:
+def keras_application(
+    spec: BackboneSpec, weights: str | None, *, include_top: bool = False
+) -> keras.Model:
     """A network of keras.applications, for photos of any size.
 
     Args:
         spec: What to build; `spec.application` names the class.
         weights: "imagenet", which Keras downloads into its cache, or None for random ones.
+        include_top: Whether to keep its classifier of ImageNet's 1000 classes.
 
     Returns:
         A functional model. In: `(batch, height, width, 3)`, height and width free. Out: the
-        `(batch, h, w, channels)` feature map. Layers are named and numbered as Keras does.
+        `(batch, h, w, channels)` feature map. Layers are named and numbered as Keras does. With the
+        top `(batch, 1000)` probabilities, and a VGG takes photos of 224 px only.
 
     Raises:
         UserError: If the weights cannot be had, or Keras has no such network for this backend.
@@ -38,17 +42,41 @@ def keras_application(spec: BackboneSpec, weights: str | None) -> keras.Model:
             "with torch. Received: KERAS_BACKEND=torch. Change it, or the backbone."
         )
     build = getattr(keras.applications, spec.application)
-    size = spec.default_size if spec.needs_size else None
+    size = spec.default_size if spec.needs_size or include_top else None
     try:
-        network = build(include_top=False, weights=weights, input_shape=(size, size, 3))
+        network = build(include_top=include_top, weights=weights, input_shape=(size, size, 3))
     except Exception as error:
         # Keras raises a bare `Exception` when a download fails.
         if weights is None or not (
             type(error) is Exception or isinstance(error, (OSError, ValueError, HTTPException))
         ):
             raise
-        raise UserError(_no_download(spec, error)) from error
-    return _for_any_size(network, spec.size_dependent_padding or "") if size else network
+        raise UserError(
+            (_no_download_of_classifier if include_top else _no_download)(spec, error)
+        ) from error
+    if not size or any(isinstance(layer, keras.layers.Flatten) for layer in network.layers):
+        return network
+    return _for_any_size(network, spec.size_dependent_padding or "")
+
+
+def weights_file_with_top(spec: BackboneSpec) -> str:
+    """What Keras downloads for the network with its classifier."""
+    return re.sub("_no_?top(_v2)?", "", spec.weights_file)
+
+
+def _no_download_of_classifier(spec: BackboneSpec, error: Exception) -> str:
+    """As `_no_download`, for the network with its classifier."""
+    file = weights_file_with_top(spec)
+    cached = Path(os.environ.get("KERAS_HOME", "~/.keras"), "models", file)
+    return (
+        f"Expected Keras to fetch the ImageNet weights of {spec.name} with its classifier, {file}. "
+        f"Received: {error}\n"
+        "Without a network there are two ways out:\n"
+        f"  1. {spec.name}:PATH with that file, fetched elsewhere (or put it into Keras' cache as "
+        f"{cached}, where it is found by itself);\n"
+        "  2. efficientnetlite0, efficientnetlite1 or efficientnetlite2, whose weights come with "
+        "pip packages."
+    )
 
 
 def _no_download(spec: BackboneSpec, error: Exception) -> str:

@@ -20,8 +20,9 @@ from carcls.catalogue import BackboneSpec, check_preprocessing, check_weights, f
 from carcls.errors import UserError
 from carcls.models.applications import IMAGENET_STD, keras_application
 from carcls.models.efficientnet_lite import efficientnet_lite
+from carcls.models.googlenet import googlenet
 from carcls.models.smallcnn import smallcnn
-from carcls.models.torch_weights import load_efficientnet_lite
+from carcls.models.torch_weights import load_efficientnet_lite, load_googlenet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB 0-1
 CAFFE_MEAN = (123.68, 116.779, 103.939)  # of RGB 0-255, as the networks from Caffe had it
@@ -33,7 +34,8 @@ def build_backbone(name: str, *, weights: str = "imagenet") -> keras.Model:
     Args:
         name: A name in `catalogue.BACKBONES`, or a class of keras.applications.
         weights: "imagenet"; "none" for random ones; or the path of a file: Keras' own `.h5`
-            without the top, a Keras 3 `.weights.h5`, and for EfficientNet-Lite a `.pth`.
+            without the top, a Keras 3 `.weights.h5`, and for EfficientNet-Lite and GoogLeNet a
+            `.pth`.
 
     Returns:
         A functional model. In: `(batch, height, width, 3)` float32, height and width free, as
@@ -46,17 +48,28 @@ def build_backbone(name: str, *, weights: str = "imagenet") -> keras.Model:
     check_weights(spec, weights)
     if weights == "imagenet" and spec.application is not None:
         return keras_application(spec, weights="imagenet")
-    if spec.name == "smallcnn":
-        network = smallcnn()
-    elif spec.application is None:
-        network = efficientnet_lite(spec.name)
-    else:
-        network = keras_application(spec, weights=None)
+    network = random_network(spec)
     if weights == "imagenet":
         load_efficientnet_lite(network, packaged_weights(spec))
     elif weights != "none":
-        _load_weights_file(network, spec, weights)
+        load_weights_file(network, spec, weights)
     return network
+
+
+def random_network(spec: BackboneSpec, *, include_top: bool = False) -> keras.Model:
+    """A network with random weights.
+
+    Args:
+        spec: Which one.
+        include_top: Whether with its classifier of ImageNet's 1000 classes.
+    """
+    if spec.application is not None:
+        return keras_application(spec, weights=None, include_top=include_top)
+    if spec.name == "googlenet":
+        return googlenet(include_top=include_top)
+    if spec.name == "smallcnn":
+        return smallcnn()
+    return efficientnet_lite(spec.name, include_top=include_top)
 
 
 def preprocessing_layers(name: str, mode: str = "native") -> list[Callable]:
@@ -91,33 +104,6 @@ def preprocessing_layers(name: str, mode: str = "native") -> list[Callable]:
     return []
 
 
-def imagenet_classifier(name: str) -> keras.Model:
-    """An EfficientNet-Lite that tells the 1000 ImageNet classes, with its published weights.
-
-    Args:
-        name: "efficientnetlite0", "efficientnetlite1" or "efficientnetlite2".
-
-    Returns:
-        A model. In: `(batch, height, width, 3)`, RGB 0-255, best at the backbone's
-        `default_size`. Out: `(batch, 1000)` float32 probabilities, in ImageNet's class order.
-
-    Raises:
-        UserError: If the backbone is another one, or its package of weights is not installed.
-    """
-    spec = find_spec(name)
-    if spec.weights_package is None:
-        raise UserError(
-            "Expected an ImageNet classifier to be one of efficientnetlite0, efficientnetlite1, "
-            f"efficientnetlite2. Received: {name}"
-        )
-    network = efficientnet_lite(name, include_top=True)
-    load_efficientnet_lite(network, packaged_weights(spec))
-    photos = x = keras.Input((None, None, 3), name="photos")
-    for layer in preprocessing_layers(name):
-        x = layer(x)
-    return keras.Model(photos, network(x), name=f"{name}_imagenet")
-
-
 def _rescaling(scale: float | list[float], offset: float | list[float]) -> keras.Layer:
     return keras.layers.Rescaling(scale, offset, dtype="float32", name="preprocessing")
 
@@ -137,34 +123,55 @@ def packaged_weights(spec: BackboneSpec) -> Path:
     return files[0]
 
 
-def _load_weights_file(network: keras.Model, spec: BackboneSpec, weights: str) -> None:
-    """Load all of the user's file into all of the network, or refuse it."""
+def load_weights_file(
+    network: keras.Model, spec: BackboneSpec, weights: str, *, include_top: bool = False
+) -> None:
+    """Loads all of the user's file into all of the network, or refuses it.
+
+    Args:
+        network: Of random weights.
+        spec: What it is.
+        weights: The path of the file.
+        include_top: Whether the network, and so the file, has its classifier.
+
+    Raises:
+        UserError: If there is no such file, or it is another network's.
+    """
     path = Path(weights).expanduser()
-    kinds = [".h5", ".hdf5"] + ([".pth"] if spec.weights_package is not None else [])
+    kinds = [".h5", ".hdf5"] + ([".pth"] if spec.application is None and spec.is_pretrained else [])
+    key = "the weights of a pretrained network (NAME:PATH)" if include_top else "backbone.weights"
     if not path.is_file():
         raise UserError(
-            f"Expected backbone.weights to be imagenet, none, or a weights file of {spec.name} "
-            f"({', '.join(kinds)}). Received: backbone.weights={weights}, where there is no file."
+            f"Expected {key} to be {'' if include_top else 'imagenet, none, or '}a weights file of "
+            f"{spec.name} ({', '.join(kinds)}). Received: {_shown(weights, include_top)}, where "
+            "there is no file."
         )
     if path.suffix not in kinds:
         raise UserError(
             f"Expected a weights file of {spec.name} to end in {' or '.join(kinds)}. "
-            f"Received: backbone.weights={weights}"
+            f"Received: {_shown(weights, include_top)}"
         )
     if path.suffix == ".pth":
-        load_efficientnet_lite(network, path)
+        load_pth = load_googlenet if spec.name == "googlenet" else load_efficientnet_lite
+        load_pth(network, path)
         return
     try:
         _refuse_surplus(network, path)
         network.load_weights(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        having = "with" if include_top else "without"
+        which = "with its top" if include_top else "without its top (Keras calls it notop)"
         raise UserError(
-            f"Expected {path} to hold the weights of {spec.name} without its classifier, as Keras "
+            f"Expected {path} to hold the weights of {spec.name} {having} its classifier, as Keras "
             "saves them (legacy .h5, or .weights.h5). Received a file that does not fit: "
             f"{str(error)[:400]}\n"
-            f"Give the file made for {spec.name} without its top (Keras calls it notop), or "
-            "change the backbone."
+            f"Give the file made for {spec.name} {which}, or change the "
+            f"{'network' if include_top else 'backbone'}."
         ) from error
+
+
+def _shown(weights: str, include_top: bool) -> str:
+    return weights if include_top else f"backbone.weights={weights}"
 
 
 def _refuse_surplus(network: keras.Model, path: Path) -> None:

@@ -58,7 +58,7 @@ def load_classifier(path: Path) -> keras.Model:
     """
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"Expected a .keras file that Keras {keras.__version__} can load. "

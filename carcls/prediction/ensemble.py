@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from carcls.catalogue import BACKBONES
 from carcls.data.records import examples
 from carcls.errors import UserError
+from carcls.prediction.imagenet import split_pretrained
 from carcls.prediction.predictor import PhotosToPredict, Predicted, Predictor
 from carcls.run import all_folds, finished_folds
 
@@ -60,6 +61,7 @@ class Ensemble:
         batch_size: int = 32,
         workers: int | None = None,
         progress: Callable[[int], None] | None = None,
+        resize_mode: str | None = None,
     ) -> Predicted:
         """Predicts `n` photos, see `Predictor.__call__`.
 
@@ -69,7 +71,12 @@ class Ensemble:
         errors, notes = {}, {}
         for member, share in zip(self.members, self.shares, strict=True):
             predicted = member(
-                photos, tta=tta, batch_size=batch_size, workers=workers, progress=progress
+                photos,
+                tta=tta,
+                batch_size=batch_size,
+                workers=workers,
+                progress=progress,
+                resize_mode=resize_mode,
             )
             member.release()
             total += share * in_order(predicted.probs, member.class_names, self.class_names)
@@ -85,7 +92,7 @@ def load_predictor(
 
     Args:
         ckpts: Run directories and `.keras` files, a run of several folds standing for all of them;
-            or pretrained networks by name.
+            or pretrained networks, each by its name or as NAME:PATH with a file of its weights.
         weights: See `Ensemble`; one a checkpoint, which folds share.
         is_calibrated: Each at its own temperature, see `Predictor.from_run`.
 
@@ -94,23 +101,40 @@ def load_predictor(
     """
     shares(weights, len(ckpts))  # told before any file is looked at
     ckpts, weights = with_folds(ckpts, weights)
-    is_pretrained = [ckpt in BACKBONES and not Path(ckpt).exists() for ckpt in ckpts]
-    if any(is_pretrained) and not all(is_pretrained):
-        names = [ckpt for ckpt, is_name in zip(ckpts, is_pretrained, strict=True) if is_name]
+    pretrained = [split_pretrained(ckpt) if not _exists(ckpt) else None for ckpt in ckpts]
+    if any(pretrained) and not all(pretrained):
+        names = [ckpt for ckpt, is_name in zip(ckpts, pretrained, strict=True) if is_name]
         raise UserError(
             "Expected ckpt to list runs, or pretrained networks, whose classes are ImageNet's. "
             f"Received: both, {examples(names)} and {len(ckpts) - len(names)} of a run."
         )
-    if all(is_pretrained):
+    if all(pretrained):
         if is_calibrated:
             raise UserError(
                 f"Expected calibrated=true with trained runs. Received: {examples(ckpts)}, "
                 "pretrained, without validation photos to fit a temperature to."
             )
-        members = [Predictor.pretrained(ckpt) for ckpt in ckpts]
+        members = [Predictor.pretrained(name, weights) for name, weights in pretrained]
     else:
         members = [Predictor.from_run(ckpt, is_calibrated=is_calibrated) for ckpt in ckpts]
     return members[0] if len(members) == 1 else Ensemble(members=members, weights=weights)
+
+
+def names_of(ckpts: list[str]) -> list[str]:
+    """What runs and networks are called: the last part of a path, all of it where two have that."""
+    short = [
+        Path(ckpt).expanduser().resolve().name if _exists(ckpt) else ckpt.partition(":")[0]
+        for ckpt in ckpts
+    ]
+    counts = Counter(short)
+    return [name if counts[name] == 1 else ckpt for name, ckpt in zip(short, ckpts, strict=True)]
+
+
+def _exists(ckpt: str) -> bool:
+    try:
+        return Path(ckpt).expanduser().exists()
+    except (OSError, RuntimeError):  # a name that no file can have; a ~user there is not
+        return False
 
 
 def with_folds(

@@ -60,7 +60,9 @@ def _as_glob(path: Path) -> str:
 def likeliest(
     paths: list[str], probs: np.ndarray, class_names: list[str], top: int
 ) -> pd.DataFrame:
-    """A row for each of the `top` likeliest classes of each photo: path, rank, class, probability.
+    """A row for each of the `top` likeliest classes of each photo.
+
+    Its columns are path, rank, number (of the class, from 0), class and probability.
 
     Args:
         paths: `n` files.
@@ -72,6 +74,7 @@ def likeliest(
         {
             "path": np.repeat(np.array(paths, object), top),
             "rank": np.tile(np.arange(1, top + 1), len(paths)),
+            "number": order.ravel(),
             "class": np.array(class_names, object)[order.ravel()],
             "probability": np.take_along_axis(probs, order, axis=1).ravel().round(6),
         }
@@ -90,4 +93,4 @@ def with_errors(rows: pd.DataFrame, paths: list[str], errors: dict[int, str]) ->
     rows = pd.concat([rows.assign(error=None), bad], ignore_index=True)
     position = {path: i for i, path in enumerate(paths)}
     rows = rows.sort_values("path", key=lambda path: path.map(position), kind="stable")
-    return rows.astype({"rank": "Int64"}).reset_index(drop=True)
+    return rows.astype({"rank": "Int64", "number": "Int64"}).reset_index(drop=True)

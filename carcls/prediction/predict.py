@@ -11,27 +11,26 @@ import numpy as np
 import pandas as pd
 
 from carcls import run as files
-from carcls import runtime
-from carcls.config import DataConfig, EvaluateConfig, PredictConfig, to_data_config
-from carcls.console import facts, progress_bar, table
+from carcls.config import DataConfig, PredictConfig, to_data_config
+from carcls.console import facts
 from carcls.data.records import examples, opened_in_part
 from carcls.data.sources import read_test_photos
 from carcls.errors import UserError
 from carcls.prediction.classes import check_classes
-from carcls.prediction.ensemble import Ensemble, load_predictor
-from carcls.prediction.members import as_metrics, describe, different_data, run_dir, validate
-from carcls.prediction.photos import find_photos, likeliest, with_errors
-from carcls.prediction.predictor import Predicted, Predictor
+from carcls.prediction.ensemble import Ensemble, load_predictor, names_of
+from carcls.prediction.job import (
+    describe_ensemble,
+    predict_photos,
+    run_facts_of,
+    set_aside_other,
+    write_metrics,
+)
+from carcls.prediction.loose_photos import predict_loose_photos
+from carcls.prediction.members import different_data, run_dir
+from carcls.prediction.predictor import Predictor
 from carcls.prediction.submission import Submission, make_submission, write_submission
 
 log = logging.getLogger(__name__)
-
-_PHOTOS_SHOWN = 20  # on the terminal; the CSV has all
-_OUTPUTS = (  # in its directory, unless output= names another place
-    files.RUN, files.METRICS, "submission.csv", "submission_probabilities.csv",
-    "submission_filled.csv", "photos.csv",
-)  # fmt: skip
-_METRICS = ("val_accuracy", "n_val", "members", "test_accuracy", "n_test")  # that it may write
 
 
 def predict(config: PredictConfig, workdir: Path) -> pd.DataFrame:
@@ -43,10 +42,7 @@ def predict(config: PredictConfig, workdir: Path) -> pd.DataFrame:
     Raises:
         UserError: If a checkpoint, the data or the photos are not as they should be.
     """
-    if not config.ckpt:
-        raise UserError(
-            "Expected ckpt=RUN, the directory of a trained run (or a .keras file). Received: none."
-        )
+    _check_networks_asked(config)
     _check_outputs(config, workdir)
     changes = [name for name, value in (config.data or {}).items() if value is not None]
     if config.images is not None and changes:
@@ -54,15 +50,50 @@ def predict(config: PredictConfig, workdir: Path) -> pd.DataFrame:
             "Expected images=PATH, loose photos, or other data with data.…, but not both. "
             f"Received: images={config.images} and {', '.join(f'data.{n}' for n in changes)}."
         )
+    if config.models:
+        networks = {
+            name: load_predictor([model], is_calibrated=config.calibrated)
+            for name, model in zip(names_of(config.models), config.models, strict=True)
+        }
+        return predict_loose_photos(networks, config, workdir)
     predictor = load_predictor(config.ckpt, config.weights, is_calibrated=config.calibrated)
     if config.images is not None:
-        return _predict_photos(predictor, config, workdir)
+        return predict_loose_photos({"": predictor}, config, workdir)
     if predictor.members[0].model_path is None:
         raise UserError(
             f"Expected images=PATH with ckpt={predictor.members[0].name}, which knows ImageNet's "
             "classes only. Received: none. For a submission, train a run first."
         )
     return _predict_submission(predictor, config, workdir)
+
+
+def _check_networks_asked(config: PredictConfig) -> None:
+    """Either ckpt=, which answers as one, or models=, each on its own."""
+    if config.ckpt and config.models:
+        raise UserError(
+            "Expected ckpt=, networks that answer as one, or models=, each on its own, but not "
+            f"both. Received: ckpt=[{','.join(config.ckpt)}] and "
+            f"models=[{','.join(config.models)}]."
+        )
+    if config.models and config.images is None:
+        raise UserError(
+            "Expected images=PATH with models=[…], which shows what each of them says of photos. "
+            "Received: none. For a submission: ckpt=RUN."
+        )
+    if config.models and config.weights is not None:
+        raise UserError(
+            "Expected weights with an ensemble, ckpt=[RUN,RUN]. Received: weights with models=, "
+            "each of which answers on its own."
+        )
+    if config.plot and config.images is None:
+        raise UserError(
+            "Expected images=PATH with plot=true, which draws photos with their likeliest classes. "
+            "Received: none."
+        )
+    if not config.ckpt and not config.models:
+        raise UserError(
+            "Expected ckpt=RUN, the directory of a trained run (or a .keras file). Received: none."
+        )
 
 
 def _check_outputs(config: PredictConfig, workdir: Path) -> None:
@@ -87,91 +118,6 @@ def _check_outputs(config: PredictConfig, workdir: Path) -> None:
         )
 
 
-def predict_photos(
-    predictor: Predictor | Ensemble, paths: list[str], config: PredictConfig | EvaluateConfig
-) -> Predicted:
-    """Sets Keras up and predicts, with one bar over all members and views."""
-    import carcls.backend  # noqa: F401
-
-    runtime.set_up(config.runtime, seed=0)
-    with progress_bar() as bar:
-        total = len(paths) * predictor.num_views(config.tta)
-        task = bar.add_task("predicting", total=total, note="")
-        return predictor(
-            paths,
-            tta=config.tta,
-            batch_size=config.batch_size,
-            workers=config.runtime.workers,
-            progress=lambda count: bar.advance(task, count),
-        )
-
-
-def _set_aside_other(predictor: Predictor | Ensemble, config: PredictConfig, workdir: Path) -> None:
-    """Moves away what other runs, weights or views predicted into the same directory."""
-    before = files.read_json(workdir / files.RUN)
-    now = {
-        "ckpt": config.ckpt, "weights": predictor.shares, "tta": config.tta,
-        "calibrated": config.calibrated,
-    }  # fmt: skip
-    before = before and {"calibrated": False} | before  # of versions that could not
-    if before and any(before.get(name) != value for name, value in now.items()):
-        aside = files.set_aside(workdir, _OUTPUTS)
-        log.info(f"{files.shown(workdir)} held another prediction: it is in {files.shown(aside)}.")
-
-
-def _describe(predictor: Predictor | Ensemble) -> dict[str, Any]:
-    """Says what an ensemble is made of; returns what `metrics.json` has of it."""
-    if not isinstance(predictor, Ensemble):
-        return {}
-    validation = validate(predictor)
-    log.info(describe(predictor, validation) + "\n")
-    return as_metrics(predictor, validation)
-
-
-def _predict_photos(
-    predictor: Predictor | Ensemble, config: PredictConfig, workdir: Path
-) -> pd.DataFrame:
-    paths = find_photos(config.images)
-    metrics = _describe(predictor)
-    predicted = predict_photos(predictor, paths, config)
-    errors = predicted.errors
-    reasons = [f"{paths[i]} ({reason})" for i, reason in sorted(errors.items())]
-    if len(reasons) == len(paths):
-        raise UserError(f"Expected photos that can be opened. Received: {examples(reasons)}.")
-    good = [i for i in range(len(paths)) if i not in errors]
-    good_paths = [paths[i] for i in good]
-    rows = likeliest(good_paths, predicted.probs[good], predictor.class_names, config.top)
-    rows = with_errors(rows, paths, errors)
-    _set_aside_other(predictor, config, workdir)  # now that no mistake can follow
-    output = Path(config.output).expanduser() if config.output else workdir / "photos.csv"
-    with files.replacing(output) as temporary:
-        rows.to_csv(temporary, index=False)
-    notes = {paths[i]: note for i, note in sorted(predicted.notes.items())}
-    run_facts = _run_facts(predictor, config, notes) | {"not_opened": reasons}
-    files.write_json(workdir / files.RUN, run_facts)
-    _write_metrics(workdir, metrics)
-    shown = rows[rows.path.isin(good_paths[:_PHOTOS_SHOWN])]
-    log.info(
-        table(
-            ["photo", "rank", "class", "probability"],
-            [
-                [path if rank == 1 else "", str(rank), name, f"{probability:.1%}"]
-                for path, rank, name, probability, _ in shown.itertuples(index=False)
-            ],
-        )
-    )
-    if notes:
-        log.info(opened_in_part(list(notes)) + "\n")
-    if reasons:
-        log.info(
-            f"\n{len(reasons)} of {len(paths)} cannot be opened: {examples(reasons)}. "
-            "They keep a row without a class."
-        )
-    more = f" (the first {_PHOTOS_SHOWN} are shown)" if len(good) > _PHOTOS_SHOWN else ""
-    log.info(f"\n{len(good)} photos{more}; all of it in {files.shown(output)}")
-    return rows
-
-
 def _predict_submission(
     predictor: Predictor | Ensemble, config: PredictConfig, workdir: Path
 ) -> pd.DataFrame:
@@ -187,7 +133,7 @@ def _predict_submission(
     test = read_test_photos(data)
     if not is_own:
         check_classes(data, info.class_names)
-    metrics = _describe(predictor)
+    metrics = describe_ensemble(predictor)
     roots = different_data(predictor.members) if is_own else []
     if roots:
         which = ", ".join(dict.fromkeys(roots))
@@ -209,11 +155,11 @@ def _predict_submission(
     submission = make_submission(
         test.ids, probs_of, reason_of, info.class_names, info.class_counts, test.columns
     )
-    _set_aside_other(predictor, config, workdir)
+    set_aside_other(predictor.shares, config, workdir)
     output = Path(config.output).expanduser() if config.output else workdir / "submission.csv"
     written = write_submission(submission, output)
     notes = {test.ids[present[row]]: note for row, note in sorted(predicted.notes.items())}
-    run_facts = _run_facts(predictor, config, notes) | {
+    run_facts = run_facts_of(predictor.shares, config, notes) | {
         "data_root": data.root,
         "rows": len(test.ids),
         "predicted": len(probs_of),
@@ -225,7 +171,7 @@ def _predict_submission(
     _say_filled(submission, info, len(test.ids), written[-1])
     log.info(_what_was_written(written, submission))
     scores = _score(submission, test.truth or {})
-    _write_metrics(workdir, metrics | scores)
+    write_metrics(workdir, metrics | scores)
     directory = run_dir(first)
     if scores and is_own and directory and len(predictor.members) == 1 and config.tta == "none":
         files.add_to_json(directory / files.METRICS, **scores)  # it is the run's own number
@@ -241,11 +187,11 @@ def data_to_predict(
         info: Of the run.
         wanted: What differs from its data; with `name` another source altogether.
     """
-    # Runs before 0.3 have a setting that there is no more, and that predicting never needed.
-    own = {key: value for key, value in info.config["data"].items() if key != "memory_limit_gb"}
     changes = {key: value for key, value in (wanted or {}).items() if value is not None}
     if "name" in changes:  # data=OPTION: another source altogether
         return to_data_config(changes), False
+    # Runs before 0.3 have a setting that there is no more, and that predicting never needed.
+    own = {key: value for key, value in info.config["data"].items() if key != "memory_limit_gb"}
     if own["name"] == "demo" and "root" in changes:  # other data than what would be drawn
         drawn = ("seed", "train_per_class", "test_per_class")
         own = {k: v for k, v in own.items() if k not in drawn} | {"name": "kaggle"}
@@ -255,28 +201,6 @@ def data_to_predict(
     same_part = changes.get("part", own.get("part")) == own.get("part")  # of data=cifar
     is_own = not csv_changes and "root" not in changes and same_part
     return to_data_config({**own, **changes}), is_own
-
-
-def _run_facts(
-    predictor: Predictor | Ensemble, config: PredictConfig, notes: dict[str, str]
-) -> dict[str, Any]:
-    return {
-        **files.describe_environment(),
-        "ckpt": config.ckpt,
-        "weights": predictor.shares,
-        "tta": config.tta,
-        "calibrated": config.calibrated,
-        "notes": [{"id": name, "note": note} for name, note in notes.items()],
-    }
-
-
-def _write_metrics(workdir: Path, metrics: dict[str, Any]) -> None:
-    """Puts the numbers of this prediction in the place of an earlier one's."""
-    path = workdir / files.METRICS
-    before = files.read_json(path)
-    kept = {name: value for name, value in before.items() if name not in _METRICS}
-    if before or metrics:
-        files.write_json(path, kept | metrics)
 
 
 def _say_filled(

@@ -5,22 +5,21 @@ Keras is imported with the first photos: it takes seconds, and a mistake should 
 
 from __future__ import annotations
 
-import csv
 import gc
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from carcls.catalogue import BACKBONES
+from carcls.catalogue import find_spec
 from carcls.data.loader import Loader
 from carcls.data.photos import Photos
 from carcls.errors import UserError
 from carcls.models.probabilities import at_temperature, predict_probs
+from carcls.prediction.imagenet import class_names as imagenet_class_names
 from carcls.prediction.tta import has_mirrored, num_views, view_sizes
 from carcls.run import METRICS, MODEL, ModelInfo, find_model, read_json, read_model_info
 
@@ -96,28 +95,26 @@ class Predictor:
         )
 
     @classmethod
-    def pretrained(cls, name: str) -> Predictor:
+    def pretrained(cls, name: str, weights: str = "imagenet") -> Predictor:
         """A network as ImageNet left it, with ImageNet's 1000 classes.
 
         Args:
-            name: A name in `catalogue.BACKBONES`.
+            name: A name in `catalogue.BACKBONES`, or a class of keras.applications.
+            weights: "imagenet", or the path of a file, see `imagenet_classifier`.
         """
-        source = package_files("carcls.models") / "imagenet_classes.csv"
-        with source.open(encoding="utf-8", newline="") as file:
-            class_names = [row["name"] for row in csv.DictReader(file)]
 
         def load() -> keras.Model:
             import carcls.backend  # noqa: F401
-            from carcls.models.backbones import imagenet_classifier
+            from carcls.models.imagenet import imagenet_classifier
 
-            return imagenet_classifier(name)
+            return imagenet_classifier(name, weights=weights)
 
         info = ModelInfo(
-            class_names=class_names,
+            class_names=imagenet_class_names(),
             class_counts=[],
-            image_size=BACKBONES[name].default_size,
-            resize="crop",  # ImageNet's networks are trained and measured on centre crops
-            config={"backbone": {"name": name}},
+            image_size=find_spec(name).default_size,
+            resize="imagenet",
+            config={"backbone": {"name": name, "weights": weights}},
         )
         return cls(name=name, info=info, load=load)
 
@@ -153,27 +150,35 @@ class Predictor:
         batch_size: int = 32,
         workers: int | None = None,
         progress: Callable[[int], None] | None = None,
+        resize_mode: str | None = None,
     ) -> Predicted:
         """Predicts `n` photos.
 
         Args:
             photos: Paths, or `(height, width, 3)` uint8 RGB arrays of any size (a list, or one
-                array of `(n, height, width, 3)`); resized as the photos that it was trained on.
+                array of `(n, height, width, 3)`).
             tta: Views to average over, see `carcls.prediction.tta`.
             batch_size: Photos that go through the network together.
             workers: Processes that open photos; 0: none, None: one a core for more than a few.
             progress: Called with the number of photos done, `num_views(tta)` times for each.
+            resize_mode: How photos become squares, see `carcls.data.images.resize`; None: as those
+                that it was trained on.
 
         Raises:
             UserError: If the network cannot be loaded, `tta` is unknown or an array is no photo.
         """
         sizes = view_sizes(tta, self.image_size)
-        sources = [_source(photos, size, self.info.resize) for size in sizes]
+        sources = [_source(photos, size, resize_mode or self.info.resize) for size in sizes]
         predicted = Predicted(probs=np.zeros((len(photos), len(self.class_names)), np.float32))
         if not len(photos):
             return predicted
-        if self._model is None:
-            self._model = self.load()
+        model = self.model()
+        fixed = model.input_shape[1]
+        if fixed is not None and sizes != [fixed]:
+            raise UserError(
+                f"Expected tta=none or flip with {self.name}, which takes photos of {fixed} px "
+                f"only. Received: tta={tta}."
+            )
         for source in sources:
             loader = Loader(
                 source,
@@ -184,13 +189,19 @@ class Predictor:
             )
             with closing(loader):
                 probs = predict_probs(
-                    self._model, loader, progress, with_mirrored=has_mirrored(tta)
+                    model, loader, progress, with_mirrored=has_mirrored(tta)
                 )  # of one size: every batch has the same shape
             predicted.probs += probs / len(sources)
             predicted.errors |= source.errors
             predicted.notes |= source.notes
         predicted.probs = at_temperature(predicted.probs, self.temperature)
         return predicted
+
+    def model(self) -> keras.Model:
+        """The network itself; loaded if it is not there."""
+        if self._model is None:
+            self._model = self.load()
+        return self._model
 
     def release(self) -> None:
         """Frees the network's memory; the next photos load it again."""

@@ -56,11 +56,13 @@ def in_own_process(function: Callable[..., Any], *args: Any) -> Any:
     if process.exitcode < 0:
         name = signal.Signals(-process.exitcode).name
         raise UserError(
-            f"Expected the process that trains to end by itself. Received: signal "
+            f"Expected the process of the network to end by itself. Received: signal "
             f"{-process.exitcode} ({name}). If nobody sent it the machine was short of memory: "
             "take a smaller batch_size or image_size."
         )
-    raise RuntimeError(f"the process that trains failed with status {process.exitcode}, see above")
+    raise RuntimeError(
+        f"the process of the network failed with status {process.exitcode}, see above"
+    )
 
 
 def _child(
