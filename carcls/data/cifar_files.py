@@ -5,24 +5,20 @@ all blue ones, each row by row (https://www.cs.toronto.edu/~kriz/cifar.html). A 
 has one label byte; one of CIFAR-100 has two, a coarse and a fine class.
 """
 
-import csv
 import re
 from dataclasses import dataclass
-from importlib.resources import files as package_files
 from pathlib import Path
 
 import numpy as np
 
 from carcls.config import CifarData
+from carcls.data.cifar_names import CIFAR_10_NAMES, cifar_100_names, read_names
 from carcls.data.layout import existing_root, folders_in, is_file, sorted_entries, unwrapped
 from carcls.data.records import examples
 from carcls.errors import UserError
 
 SIDE = 32  # px
 _PIXEL_BYTES = 3 * SIDE * SIDE
-_CIFAR_10_NAMES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,13 +141,14 @@ def read_records(config: CifarData, part: str) -> Records:
             f"Received: {_what_is_in(folder)}."
         )
     tables = [_table(path, layout) for path in found]
-    fine_names = _names(folder / layout.fine, _official_names(layout)[0])
+    official = (list(CIFAR_10_NAMES), []) if layout.coarse is None else cifar_100_names()
+    fine_names = read_names(folder / layout.fine, official[0])
     fine = np.concatenate([table[:, -_PIXEL_BYTES - 1] for table in tables])
     _check_labels("fine" if layout.coarse else "the", found, tables, -_PIXEL_BYTES - 1, fine_names,
                   layout.fine)  # fmt: skip
     coarse, coarse_names = None, []
     if layout.coarse is not None:
-        coarse_names = _names(folder / layout.coarse, _official_names(layout)[1])
+        coarse_names = read_names(folder / layout.coarse, official[1])
         _check_labels("coarse", found, tables, 0, coarse_names, layout.coarse)
         coarse = np.concatenate([table[:, 0] for table in tables])
     return Records(
@@ -252,41 +249,6 @@ def _table(path: Path, layout: Layout) -> np.ndarray:
             )
     more = f", {photos} photos and {rest} bytes more" if size else ""
     raise UserError(f"{expected}. Received: {size} bytes in {path}{more}. {advice}")
-
-
-def _names(path: Path, official: list[str]) -> list[str]:
-    """The names in a text file, by label; the data set's own where it is not there.
-
-    Raises:
-        UserError: If it cannot be read, or a name is empty or there twice.
-    """
-    if not path.is_file():
-        return official
-    expected = f"Expected {path} to name a class in every line, in the order of the labels"
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{expected}. Received a file that is not in UTF-8: {error}.") from error
-    except OSError as error:
-        raise UserError(f"{expected}. Received: {error.strerror}.") from error
-    while names and not names[-1]:
-        names.pop()
-    if not names or "" in names:
-        where = f"line {names.index('') + 1} is empty" if names else "an empty file"
-        raise UserError(f"{expected}. Received: {where}.")
-    twice = [name for index, name in enumerate(names) if name in names[:index]]
-    if twice:
-        raise UserError(f"{expected}. Received twice: {examples(twice)}.")
-    return names
-
-
-def _official_names(layout: Layout) -> tuple[list[str], list[str]]:
-    """The data set's fine and coarse names by label: both are in alphabetical order."""
-    if layout.coarse is None:
-        return list(_CIFAR_10_NAMES), []
-    text = (package_files("carcls.data") / "cifar100_hierarchy.csv").read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
-    return sorted(row["fine"] for row in rows), sorted({row["coarse"] for row in rows})
 
 
 def _check_labels(
