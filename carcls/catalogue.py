@@ -17,7 +17,8 @@ class BackboneSpec:
 
     Sizes are in pixels. `preprocessing` says what the pretrained network wants done to RGB 0-255:
     "none" (its own layers do it), "tf" (x/127.5 - 1), "caffe" (BGR, less ImageNet's mean), "torch"
-    (x/255, less ImageNet's mean, over its standard deviation) or "lite" ((x - 127)/128).
+    (x/255, less ImageNet's mean, over its standard deviation), "lite" ((x - 127)/128) or "unit"
+    (x/255).
     """
 
     name: str
@@ -29,6 +30,7 @@ class BackboneSpec:
     # package, what torchvision has, which must be given by path.
     weights_file: str | None = None
     weights_package: str | None = None  # or the package on the index that brings the weights
+    is_pretrained: bool = True  # false: nobody has published ImageNet weights of it
     needs_size: bool = False  # Keras builds the right network for a given size only
     # Regular expression for the ZeroPadding2D layers whose padding Keras takes from that size.
     size_dependent_padding: str | None = None
@@ -215,6 +217,9 @@ BACKBONES: dict[str, BackboneSpec] = {
     "efficientnetlite0": _lite("efficientnetlite0", 224),
     "efficientnetlite1": _lite("efficientnetlite1", 240),
     "efficientnetlite2": _lite("efficientnetlite2", 260),
+    "smallcnn": BackboneSpec(
+        name="smallcnn", preprocessing="unit", default_size=32, min_size=30, is_pretrained=False
+    ),
 }
 
 
@@ -253,8 +258,14 @@ def check_weights(spec: BackboneSpec, weights: str) -> None:
     """Refuse `backbone.weights=imagenet` where nothing brings them.
 
     Raises:
-        UserError: If they can be given by path only.
+        UserError: If there are none, or they can be given by path only.
     """
+    if weights == "imagenet" and not spec.is_pretrained:
+        raise UserError(
+            f"Expected backbone.weights=none for {spec.name}, which learns from scratch, or the "
+            "path of a .weights.h5 file of it: there are no ImageNet weights of this network. "
+            "Received: backbone.weights=imagenet"
+        )
     if weights == "imagenet" and spec.application is None and spec.weights_package is None:
         raise UserError(
             f"Expected backbone.weights to be a path, or none, for {spec.name}, whose ImageNet "

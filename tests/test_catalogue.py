@@ -36,6 +36,7 @@ def told(name):
          "inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5"),
         ("EfficientNetV2S", "none", 384, 32, "efficientnetv2-s_notop.h5"),
         ("NASNetLarge", "tf", 331, 32, "nasnet_large_no_top.h5"),
+        ("smallcnn", "unit", 32, 30, None),
         ("googlenet", "tf", 224, 15, "googlenet-1378be20.pth"),
     ],
 )  # fmt: skip
@@ -70,7 +71,9 @@ def test_each_option_of_the_group_is_one_backbone_and_the_last_is_any_class_of_k
     assert set(FILES) == {*BACKBONES, "keras"}
     for name, path in FILES.items():
         option = yaml.safe_load(path.read_text())
-        assert option == {"name": name, "weights": "imagenet", "preprocessing": "native"}
+        weights = "none" if name == "smallcnn" else "imagenet"
+        option = option.get("backbone", option)  # smallcnn brings image_size and finetune along
+        assert option == {"name": name, "weights": weights, "preprocessing": "native"}
 
 
 def test_keras_without_a_name_is_told_with_examples_and_all_there_are():

@@ -6,6 +6,7 @@ composed into them, so that every mistake is told by name before anything heavy 
 
 from carcls.config.data import (
     SHIPPED_HIERARCHIES,
+    CifarData,
     CsvData,
     DataConfig,
     DemoData,
@@ -62,6 +63,7 @@ __all__ = [
     "AugmentationConfig",
     "AvgDenseHead",
     "BackboneConfig",
+    "CifarData",
     "CompareConfig",
     "ConstantSchedule",
     "CosineSchedule",

@@ -126,6 +126,17 @@ class CsvData(DataConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class CifarData(DataConfig):
+    """The binary files of CIFAR-10 or CIFAR-100, or others in their format."""
+
+    part: str = "train"  # which photos count as labelled: train, or test, to evaluate with
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        expect_one_of(("train", "test"), part=self.part)
+
+
+@dataclass(kw_only=True, slots=True)
 class DemoData(KaggleData):
     """Ten kinds of car, drawn into `root` on first use in the competition's layout."""
 

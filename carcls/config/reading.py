@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from carcls.catalogue import check_preprocessing, check_weights, find_spec
-from carcls.config.data import CsvData, DataConfig, DemoData, FolderData, KaggleData
+from carcls.config.data import CifarData, CsvData, DataConfig, DemoData, FolderData, KaggleData
 from carcls.config.entry_points import CompareConfig, EvaluateConfig, PredictConfig, TrainConfig
 from carcls.config.explore import ExploreConfig
 from carcls.config.network import AvgDenseHead, LinearHead, MaxDenseHead, MaxDropoutHead
@@ -45,7 +45,13 @@ OPTIONS: dict[str, dict[str, type]] = {
         "cosine": CosineSchedule,
         "constant": ConstantSchedule,
     },
-    "data": {"kaggle": KaggleData, "folder": FolderData, "csv": CsvData, "demo": DemoData},
+    "data": {
+        "kaggle": KaggleData,
+        "folder": FolderData,
+        "csv": CsvData,
+        "cifar": CifarData,
+        "demo": DemoData,
+    },
 }
 
 
@@ -59,6 +65,7 @@ def to_config(cfg: DictConfig) -> TrainConfig:
     backbone = find_spec(config.backbone.name)
     check_preprocessing(backbone, config.backbone.preprocessing)
     check_weights(backbone, config.backbone.weights)
+    _refuse_test_part(config.data, "train.py")
     sizes = {"image_size": config.image_size} | {
         f"finetune.stages.{name}.image_size": stage.image_size
         for name, stage in config.finetune.stages.items()
@@ -106,7 +113,9 @@ def to_explore_config(cfg: DictConfig) -> ExploreConfig:
     Raises:
         UserError: As `to_config`.
     """
-    return _fit(ExploreConfig, cfg)
+    config = _fit(ExploreConfig, cfg)
+    _refuse_test_part(config.data, "explore.py")
+    return config
 
 
 def to_data_config(values: dict[str, Any]) -> DataConfig:
@@ -121,6 +130,14 @@ def to_data_config(values: dict[str, Any]) -> DataConfig:
 def to_plain(config: Any) -> dict[str, Any]:
     """A config as plain dicts, lists and scalars, for JSON and for `to_config` again."""
     return OmegaConf.to_container(OmegaConf.structured(config))
+
+
+def _refuse_test_part(data: DataConfig, script: str) -> None:
+    if isinstance(data, CifarData) and data.part != "train":
+        raise UserError(
+            f"Expected data.part=train with {script}. Received: data.part={data.part}, which is "
+            "for evaluate.py to measure with."
+        )
 
 
 def _option(group: str, name: str | None) -> type:

@@ -8,7 +8,7 @@ import logging
 from collections import defaultdict
 
 from carcls.config import DataConfig
-from carcls.data import csv_table, demo_source, folder, kaggle
+from carcls.data import cifar, csv_table, demo_source, folder, kaggle
 from carcls.data.hierarchy import read_hierarchy, with_hierarchy
 from carcls.data.records import TestPhotos, TrainingPhotos, examples
 from carcls.data.selection import with_val_ids
@@ -16,7 +16,13 @@ from carcls.errors import UserError
 
 log = logging.getLogger(__name__)
 
-SOURCES = {"kaggle": kaggle, "folder": folder, "csv": csv_table, "demo": demo_source}
+SOURCES = {
+    "kaggle": kaggle,
+    "folder": folder,
+    "csv": csv_table,
+    "cifar": cifar,
+    "demo": demo_source,
+}
 _REASONS_SHOWN = 5
 
 

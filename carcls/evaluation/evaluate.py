@@ -173,7 +173,7 @@ def _tell(
     run_facts = {
         **files.describe_environment(), "ckpt": config.ckpt, "weights": predictor.shares,
         "tta": config.tta, "calibrated": config.calibrated, "data_root": str(data.root),
-        **measured.facts,
+        "data_part": getattr(data, "part", None), **measured.facts,
     }  # fmt: skip
     if config.coarse_ckpt:
         run_facts["coarse_ckpt"] = config.coarse_ckpt
@@ -215,7 +215,7 @@ def _tell(
 def _set_aside_other(workdir: Path, run_facts: dict[str, Any]) -> None:
     """Moves away what was measured of other runs, photos or views; clears what is written anew."""
     before = files.read_json(workdir / files.RUN)
-    same = ("weights", "tta", "calibrated", "data_root", "coarse_ckpt")
+    same = ("weights", "tta", "calibrated", "data_root", "data_part", "coarse_ckpt")
     are_others = any(before.get(name) != run_facts.get(name) for name in same)
     was, now = ([Path(ckpt).resolve() for ckpt in f.get("ckpt", [])] for f in (before, run_facts))
     if before and (are_others or was != now):

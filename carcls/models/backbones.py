@@ -21,6 +21,7 @@ from carcls.errors import UserError
 from carcls.models.applications import IMAGENET_STD, keras_application
 from carcls.models.efficientnet_lite import efficientnet_lite
 from carcls.models.googlenet import googlenet
+from carcls.models.smallcnn import smallcnn
 from carcls.models.torch_weights import load_efficientnet_lite, load_googlenet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB 0-1
@@ -66,6 +67,8 @@ def random_network(spec: BackboneSpec, *, include_top: bool = False) -> keras.Mo
         return keras_application(spec, weights=None, include_top=include_top)
     if spec.name == "googlenet":
         return googlenet(include_top=include_top)
+    if spec.name == "smallcnn":
+        return smallcnn()
     return efficientnet_lite(spec.name, include_top=include_top)
 
 
@@ -85,7 +88,7 @@ def preprocessing_layers(name: str, mode: str = "native") -> list[Callable]:
     """
     spec = find_spec(name)
     check_preprocessing(spec, mode)
-    if mode == "unit":
+    if "unit" in (mode, spec.preprocessing):
         return [_rescaling(1 / 255, 0.0)]
     if spec.preprocessing == "tf":
         return [_rescaling(1 / 127.5, -1.0)]
@@ -135,7 +138,7 @@ def load_weights_file(
         UserError: If there is no such file, or it is another network's.
     """
     path = Path(weights).expanduser()
-    kinds = [".h5", ".hdf5"] + ([".pth"] if spec.application is None else [])
+    kinds = [".h5", ".hdf5"] + ([".pth"] if spec.application is None and spec.is_pretrained else [])
     key = "the weights of a pretrained network (NAME:PATH)" if include_top else "backbone.weights"
     if not path.is_file():
         raise UserError(

@@ -40,6 +40,11 @@ def imagenet_classifier(name: str, *, weights: str = "imagenet") -> keras.Model:
 
 
 def _with_its_classifier(spec: BackboneSpec, weights: str) -> keras.Model:
+    if not spec.is_pretrained:
+        raise UserError(
+            f"Expected a network that was pretrained on ImageNet. Received: {spec.name}, of which "
+            "there are no such weights. Train a run with it first."
+        )
     if weights == "imagenet" and spec.application is not None:
         return keras_application(spec, weights="imagenet", include_top=True)
     if weights == "imagenet" and spec.weights_package is None:

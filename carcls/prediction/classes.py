@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from carcls.config import CsvData, DataConfig, FolderData
+from carcls.config import CifarData, CsvData, DataConfig, FolderData
 from carcls.data.hierarchy import names_as_targeted
 from carcls.data.kaggle import SAMPLE_CSV, TRAIN_CSV
 from carcls.data.layout import SPLIT_NAMES, existing_root, unwrapped
@@ -57,13 +57,15 @@ def labels_in(config: DataConfig) -> tuple[list[str], Path | str]:
     try:
         if isinstance(config, FolderData):
             return _of_folders(config), config.root
+        if isinstance(config, CifarData):  # the photos to predict have labels themselves
+            return _of_folders(replace(config, part="test")), config.root
         csv = _labels_csv(config)
         return ([], config.root) if csv is None else (_of_csv(csv, config), csv)
     except UserError:
         return [], config.root
 
 
-def _of_folders(config: FolderData) -> list[str]:
+def _of_folders(config: FolderData | CifarData) -> list[str]:
     config = replace(config, exclude=None, val_ids=None, on_missing="skip")
     return SOURCES[config.name].read_training_photos(config).class_names
 

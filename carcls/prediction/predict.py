@@ -198,7 +198,9 @@ def data_to_predict(
     csv_changes = {"csv", "test_csv"} & set(changes)
     if csv_changes and own.get("csv") and own["root"] == str(Path(own["csv"]).parent):
         own = {**own, "root": None}  # it followed from the run's CSV: now from the other one
-    return to_data_config({**own, **changes}), not csv_changes and "root" not in changes
+    same_part = changes.get("part", own.get("part")) == own.get("part")  # of data=cifar
+    is_own = not csv_changes and "root" not in changes and same_part
+    return to_data_config({**own, **changes}), is_own
 
 
 def _say_filled(

@@ -100,6 +100,14 @@ def _train(config: TrainConfig, workdir: Path, inputs: Inputs | None) -> Outcome
         stage.trainable for stage in config.finetune.stages.values()
     ):
         log.warning("WARNING: the backbone has random weights, and no stage trains it.\n")
+    elif config.backbone.weights == "none" and any(
+        stage.feature_views for stage in config.finetune.stages.values()
+    ):
+        log.warning(
+            "WARNING: the backbone has random weights, to whose features a head is fitted first: "
+            f"finetune={config.finetune.name} is for pretrained ones. finetune=scratch trains "
+            "everything from the start.\n"
+        )
     if note := balance.describe(
         inputs.records.class_names, inputs.class_counts(), config.data.balance
     ):
