@@ -13,8 +13,8 @@ from carcls.evaluation.robustness import (
     KINDS,
     area,
     corrupted,
+    kinds_of,
     measure_robustness,
-    names_of,
     num_passes,
 )
 from tests.conftest import draw_photo
@@ -152,7 +152,7 @@ def test_accuracy_and_loss_are_those_of_the_changed_photos(tmp_path):
 
 
 def test_common_is_six_kinds():
-    assert names_of(["noise", "common"]) == [
+    assert kinds_of(["noise", "common"]) == [
         "noise", "blur", "jpeg", "brightness", "contrast", "occlusion", "rotation",
     ]  # fmt: skip
-    assert num_passes(names_of(["common"])) == 36
+    assert num_passes(kinds_of(["common"])) == 36

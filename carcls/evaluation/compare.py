@@ -15,8 +15,9 @@ from carcls.data.records import TrainingPhotos, examples
 from carcls.data.sources import read_training_photos
 from carcls.errors import UserError
 from carcls.evaluation import compare_page, compare_pictures
-from carcls.evaluation.evaluate import data_to_measure, say_photos
+from carcls.evaluation.evaluate import data_to_measure
 from carcls.evaluation.measured_network import Measured, measure_apart
+from carcls.evaluation.measured_photos import say_photos
 from carcls.evaluation.photos import class_indices, photos_to_measure
 from carcls.evaluation.significance import compare_pairs, precision_distance
 from carcls.prediction.ensemble import load_predictor, names_of

@@ -33,6 +33,7 @@ def page(
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}"
         "img.chart { max-width: 100%; border-radius: 12px; background: #fff; }\n"
+        "img.chart + img.chart { margin-top: 16px; }\n"
         f'</style></head>\n<body>\n<header><h1>{escape(title)}</h1><p class="muted">'
         f"{escape(made)}</p>{headline}<nav>{links}</nav></header>\n"
         f"<main>\n{body}<footer>{escape(foot)}</footer></main></body></html>\n"

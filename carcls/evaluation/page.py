@@ -1,20 +1,17 @@
 """The report: plain HTML with its pictures in it, to be read from top to bottom."""
 
-import base64
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from carcls import exploration
 from carcls.console import duration
+from carcls.evaluation import html
 from carcls.evaluation.hierarchy import Levels
 from carcls.evaluation.hierarchy_text import errors_in_words, rows_of_answers, rows_of_differences
 from carcls.evaluation.metrics import NAMES, Metrics, shown_value
 
-_ROWS = 200  # of a table; the CSV has all
 _WEAK = 0.15  # recall so far below the mean is worth a look
 _WIDE = 0.05  # half of an interval of the accuracy, above which more photos are the best advice
 _UNCALIBRATED = 0.05
@@ -71,7 +68,6 @@ class Content:
 
 def build_page(content: Content) -> str:
     """The whole of it, as text."""
-    style = Path(exploration.__file__).with_name("page.css").read_text(encoding="utf-8")
     sections = {
         "data": ("What it was measured with", _data(content)),
         "training": ("How training went", _training(content)),
@@ -81,24 +77,13 @@ def build_page(content: Content) -> str:
         "robustness": ("How it holds out", _robustness(content)),
         "next": ("What to do next", _next(content)),
     }
-    sections = {key: section for key, section in sections.items() if section[1]}
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in sections.items())
-    body = "".join(
-        f'<section id="{key}"><h2>{title}</h2>{inside}</section>\n'
-        for key, (title, inside) in sections.items()
-    )
-    title = escape(content.title)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>What {title} is worth</title>\n<style>\n{style}"
-        "img.chart { max-width: 100%; border-radius: 12px; background: #fff; }\n"
-        "img.chart + img.chart { margin-top: 16px; }\n"
-        f'</style></head>\n<body>\n<header><h1>What {title} is worth</h1><p class="muted">'
-        f"{escape(content.made)}</p>{_headline(content)}<nav>{links}</nav></header>\n"
-        f"<main>\n{body}<footer>predictions.csv has a row for each photo, per_class.csv one for "
-        "each class, confused.csv one for each pair, metrics.json the numbers.</footer></main>"
-        "</body></html>\n"
+    return html.page(
+        f"What {content.title} is worth",
+        content.made,
+        _headline(content),
+        sections,
+        "predictions.csv has a row for each photo, per_class.csv one for each class, confused.csv "
+        "one for each pair, metrics.json the numbers.",
     )
 
 
@@ -122,8 +107,9 @@ def _data(content: Content) -> str:
         trained = [run.trained.get(name) for run in content.runs]
         counts = " / ".join("?" if count is None else f"{count:,}" for count in trained)
         rows.append([escape(name), counts, f"{photos:,}"])
-    return f"<p>Labelled photos of {escape(content.where)}. {escape(content.unseen)}</p>" + _table(
-        ["class", "trained on", "measured with"], rows
+    return (
+        f"<p>Labelled photos of {escape(content.where)}. {escape(content.unseen)}</p>"
+        + html.table(["class", "trained on", "measured with"], rows)
     )
 
 
@@ -144,9 +130,9 @@ def _training(content: Content) -> str:
         ]  # fmt: skip
         block = f"<h3>{escape(run.name)}</h3>"
         if rows:
-            block += _table(["stage", "epochs", "validation accuracy", "time"], rows)
+            block += html.table(["stage", "epochs", "validation accuracy", "time"], rows)
         if run.curves is not None and sum(stage["epochs"] for stage in run.stages) > 1:
-            block += _chart(run.curves, f"Accuracy and loss of {run.name} over its epochs")
+            block += html.chart(run.curves, f"Accuracy and loss of {run.name} over its epochs")
         blocks.append(f'<div class="card">{block}</div>')
     return "".join(blocks)
 
@@ -163,16 +149,16 @@ def _good(content: Content) -> str:
         for row in _used(metrics).rename(columns={"class": "name"}).itertuples(index=False)
     ]
     return (
-        _table(["", "measured", "95 % interval"], rows)
+        html.table(["", "measured", "95 % interval"], rows)
         + "<p>The interval is where the number would lie with other photos of the same kind, as "
         "many as these (bootstrap).</p><h3>Each class</h3>"
         "<p>Precision: of the photos taken for it, the share that is. Recall: of its photos, the "
         "share that was taken for it.</p>"
-        + _table(["class", "photos", "precision", "recall", "F1"], of_classes)
+        + html.table(["class", "photos", "precision", "recall", "F1"], of_classes)
         + "<h3>Labels and predictions</h3>"
-        + _chart(content.pictures["confusion"], "Confusion matrix")
+        + html.chart(content.pictures["confusion"], "Confusion matrix")
         + "<h3>Confidence</h3><p>Bars below the line: it is surer than it is right.</p>"
-        + _chart(content.pictures["reliability"], "Reliability diagram")
+        + html.chart(content.pictures["reliability"], "Reliability diagram")
     )
 
 
@@ -185,13 +171,13 @@ def _fails(content: Content) -> str:
     ]
     return (
         "<h3>Classes that are confused</h3>"
-        + _table(["label", "taken for", "photos", "of the label's"], rows)
+        + html.table(["label", "taken for", "photos", "of the label's"], rows)
         + "<p>On the left photos that were taken for another class, on the right what that class "
         "looks like; above each how sure it was.</p>"
-        + _chart(content.pictures["confused"], "Photos of the classes most often confused")
+        + html.chart(content.pictures["confused"], "Photos of the classes most often confused")
         + "<h3>Wrong, the surest first</h3><p>What the network says, how sure it is, and the "
         "label. A wrong label is as likely here as a wrong prediction.</p>"
-        + _chart(content.pictures["wrong"], "The photos it was surest about and wrong")
+        + html.chart(content.pictures["wrong"], "The photos it was surest about and wrong")
         + _looked_at(content)
     )
 
@@ -202,7 +188,7 @@ def _looked_at(content: Content) -> str:
         "attention_right": "What spoke for the class in photos that were told right",
     }
     charts = [
-        _chart(content.pictures[k], text) for k, text in shown.items() if k in content.pictures
+        html.chart(content.pictures[k], text) for k, text in shown.items() if k in content.pictures
     ]
     said = escape(content.of_maps)
     text = f"<p>{said}</p>" if said else ""
@@ -231,21 +217,21 @@ def _hierarchy(content: Content) -> str:
     return (
         f"<p>Its {len(content.metrics.per_class)} classes lie in {len(levels.coarse_names)} coarse "
         f"ones. {inside}</p>"
-        + _table(
+        + html.table(
             ["", "accuracy", "balanced accuracy", "F1", "mean precision", "NLL"],
             rows_of_answers(levels),
         )
         + "<h3>Precision of a coarse class</h3>"
-        + _table(
+        + html.table(
             ["class", "photos", *(names[name] for name in levels.of_coarse)],
             [list(row) for row in zip(*columns, strict=True)],
         )
-        + _chart(content.pictures["hierarchy_confusion"], "Confusion matrix of coarse classes")
+        + html.chart(content.pictures["hierarchy_confusion"], "Confusion matrix of coarse classes")
         + "<h3>Precision of a fine class, against that of its coarse class</h3><p>Rolled-up: what "
         "the likeliest fine class says of the coarse one. Below zero: the fine class is the harder "
         "question. A cross: no photo was taken for the class. hierarchy.csv has the numbers.</p>"
-        + _table(["difference", "mean", "95 % interval"], rows_of_differences(levels))
-        + _chart(content.pictures["hierarchy_precision"], "Differences of precision")
+        + html.table(["difference", "mean", "95 % interval"], rows_of_differences(levels))
+        + html.chart(content.pictures["hierarchy_precision"], "Differences of precision")
     )
 
 
@@ -255,7 +241,7 @@ def _robustness(content: Content) -> str:
     return (
         "<p>Accuracy and loss as photos get worse. Every network gets the very same pixels, "
         "resized to its own size; robustness.csv has the numbers.</p>"
-        + _chart(content.pictures["robustness"], "Accuracy and NLL over severity")
+        + html.chart(content.pictures["robustness"], "Accuracy and NLL over severity")
     )
 
 
@@ -295,23 +281,6 @@ def _next(content: Content) -> str:
     items = "".join(f"<li>{escape(text)}</li>" for text in advice(content.metrics, content.pairs))
     commands = escape("\n".join(content.next_commands))
     return (f"<ul>{items}</ul>" if items else "") + f"<pre>{commands}</pre>"
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> str:
-    """Cells are HTML; all but the first are numbers, set to the right."""
-    kind = ["", *[' class="n"'] * (len(columns) - 1)]
-    head = "".join(f"<th{k}>{name}</th>" for k, name in zip(kind, columns, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{k}>{cell}</td>" for k, cell in zip(kind, row, strict=True)) + "</tr>"
-        for row in rows[:_ROWS]
-    )
-    more = f'<p class="muted">And {len(rows) - _ROWS:,} more.</p>' if len(rows) > _ROWS else ""
-    return f'<div class="card scroll"><table><tr>{head}</tr>{body}</table></div>{more}'
-
-
-def _chart(png: bytes, about: str) -> str:
-    data = base64.b64encode(png).decode()
-    return f'<img class="chart" alt="{escape(about)}" src="data:image/png;base64,{data}">'
 
 
 def _percent(value: float | None) -> str:
