@@ -12,6 +12,7 @@ _TEXT_KEYS = frozenset(
         "output",
         "resume",
         "hierarchy",
+        "predictions",
         "coarse_ckpt",
         "data.root",
         "data.csv",

@@ -179,6 +179,7 @@ class EvaluateConfig:
     robustness: Any = None  # noise, patch or common, or a list: how accuracy falls with severity
     hierarchy: str | None = None  # of the run's classes; null: that of the run or of the data
     coarse_ckpt: Any = None  # a run trained on coarse classes, or a list: an ensemble; here a list
+    predictions: str | None = None  # a CSV of label and p_<class>, instead of ckpt
 
     def __post_init__(self) -> None:
         _check_networks(self)

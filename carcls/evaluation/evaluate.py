@@ -16,6 +16,7 @@ from carcls.evaluation.coarse_classes import find_coarse_classes
 from carcls.evaluation.measured_photos import MeasuredPhotos, predicted_photos, saved_photos
 from carcls.evaluation.photos import photos_to_measure
 from carcls.evaluation.results import REPORT, summary, tell
+from carcls.evaluation.saved_predictions import read_predictions
 from carcls.prediction.ensemble import load_predictor
 from carcls.prediction.predict import data_to_predict
 from carcls.prediction.predictor import Predictor
@@ -32,16 +33,19 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
     Raises:
         UserError: If a checkpoint or the data are not as they should be.
     """
-    if not config.ckpt:
-        raise UserError(
-            "Expected ckpt=RUN, the directory of a trained run (or a .keras file). Received: none."
-        )
+    _check_asked(config)
     if (workdir / files.MODEL).is_file() or files.all_folds(workdir):
         raise UserError(
             "Expected a directory of its own for the evaluation. Received: "
             f"hydra.run.dir={files.shown(workdir)}, which holds a run. Leave it out: "
             f"{files.EVALUATION}/ in the run is the default."
         )
+    if config.predictions:
+        log.info(f"reading {config.predictions}")
+        measured, names = read_predictions(config.predictions)
+        metrics, pairs, written = tell(None, names, measured, config, None, workdir)
+        log.info(summary(workdir, metrics, pairs, {}, None))
+        return written
     predictor = load_predictor(config.ckpt, config.weights, is_calibrated=config.calibrated)
     members = predictor.members
     data, is_own = data_to_measure(members[0], config.data)
@@ -64,9 +68,37 @@ def evaluate(config: EvaluateConfig, workdir: Path) -> dict[str, Any]:
         is_told = ask(measured.table, predictor.class_names, config)
         table_of_photos = measured.table[is_told].reset_index(drop=True)
         measured = replace(measured, table=table_of_photos, probs=measured.probs[is_told])
-    metrics, pairs, written = tell(predictor, measured, config, data, workdir, coarse)
+    names = predictor.class_names
+    metrics, pairs, written = tell(predictor, names, measured, config, data, workdir, coarse)
     log.info(summary(workdir, metrics, pairs, written.get("robustness", {}), coarse))
     return written
+
+
+def _check_asked(config: EvaluateConfig) -> None:
+    """Either a network or predictions, and with these nothing that would need a network."""
+    if config.ckpt and config.predictions:
+        raise UserError(
+            "Expected ckpt=RUN, a network to be measured, or predictions=FILE, what one has said, "
+            f"but not both. Received: ckpt=[{','.join(config.ckpt)}] and "
+            f"predictions={config.predictions}."
+        )
+    if not config.ckpt and not config.predictions:
+        raise UserError(
+            "Expected ckpt=RUN, the directory of a trained run (or a .keras file), or "
+            "predictions=FILE. Received: none."
+        )
+    asked = {
+        "data": any(value is not None for value in (config.data or {}).values()),
+        "weights": config.weights, "tta": config.tta != "none", "calibrated": config.calibrated,
+        "robustness": config.robustness, "hierarchy": config.hierarchy,
+        "coarse_ckpt": config.coarse_ckpt,
+    }  # fmt: skip
+    useless = [name for name, value in asked.items() if value]
+    if config.predictions and useless:
+        raise UserError(
+            f"Expected nothing but numbers of predictions={config.predictions}, without a network. "
+            f"Received: {', '.join(useless)} too. Take them out, or measure a run with ckpt=RUN."
+        )
 
 
 def data_to_measure(member: Predictor, wanted: dict[str, Any] | None) -> tuple[DataConfig, bool]:
@@ -104,7 +136,7 @@ def evaluate_own(workdir: Path, records: TrainingPhotos) -> Path | None:
     _, coarse = find_coarse_classes(config, data, records, predictor)
     folder = workdir / files.EVALUATION
     folder.mkdir(exist_ok=True)
-    tell(predictor, measured, config, data, folder, coarse)
+    tell(predictor, names, measured, config, data, folder, coarse)
     log.info(facts([("report", str(files.shown(folder / REPORT)))], UNFOLDED))
     return folder / REPORT
 

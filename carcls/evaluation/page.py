@@ -105,7 +105,7 @@ def _data(content: Content) -> str:
     rows = []
     for name, photos in _used(content.metrics)[["class", "photos"]].itertuples(index=False):
         trained = [run.trained.get(name) for run in content.runs]
-        counts = " / ".join("?" if count is None else f"{count:,}" for count in trained)
+        counts = " / ".join("?" if count is None else f"{count:,}" for count in trained) or "?"
         rows.append([escape(name), counts, f"{photos:,}"])
     return (
         f"<p>Labelled photos of {escape(content.where)}. {escape(content.unseen)}</p>"
@@ -169,17 +169,23 @@ def _fails(content: Content) -> str:
         [escape(pair.label), escape(pair.predicted), f"{pair.photos:,}", _percent(pair.share)]
         for pair in content.pairs.itertuples(index=False)
     ]
-    return (
-        "<h3>Classes that are confused</h3>"
-        + html.table(["label", "taken for", "photos", "of the label's"], rows)
-        + "<p>On the left photos that were taken for another class, on the right what that class "
-        "looks like; above each how sure it was.</p>"
-        + html.chart(content.pictures["confused"], "Photos of the classes most often confused")
-        + "<h3>Wrong, the surest first</h3><p>What the network says, how sure it is, and the "
-        "label. A wrong label is as likely here as a wrong prediction.</p>"
-        + html.chart(content.pictures["wrong"], "The photos it was surest about and wrong")
-        + _looked_at(content)
+    text = "<h3>Classes that are confused</h3>" + html.table(
+        ["label", "taken for", "photos", "of the label's"], rows
     )
+    drawn = content.pictures
+    if "confused" in drawn:
+        text += (
+            "<p>On the left photos that were taken for another class, on the right what that class "
+            "looks like; above each how sure it was.</p>"
+            + html.chart(drawn["confused"], "Photos of the classes most often confused")
+        )
+    if "wrong" in drawn:
+        text += (
+            "<h3>Wrong, the surest first</h3><p>What the network says, how sure it is, and the "
+            "label. A wrong label is as likely here as a wrong prediction.</p>"
+            + html.chart(drawn["wrong"], "The photos it was surest about and wrong")
+        )
+    return text + _looked_at(content)
 
 
 def _looked_at(content: Content) -> str:
@@ -280,7 +286,7 @@ def advice(metrics: Metrics, pairs: pd.DataFrame) -> list[str]:
 def _next(content: Content) -> str:
     items = "".join(f"<li>{escape(text)}</li>" for text in advice(content.metrics, content.pairs))
     commands = escape("\n".join(content.next_commands))
-    return (f"<ul>{items}</ul>" if items else "") + f"<pre>{commands}</pre>"
+    return (f"<ul>{items}</ul>" if items else "") + (f"<pre>{commands}</pre>" if commands else "")
 
 
 def _percent(value: float | None) -> str:

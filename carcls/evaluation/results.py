@@ -36,28 +36,31 @@ _OUTPUTS = (
 
 
 def tell(
-    predictor: Predictor | Ensemble,
+    predictor: Predictor | Ensemble | None,
+    names: list[str],
     measured: MeasuredPhotos,
     config: EvaluateConfig,
-    data: DataConfig,
+    data: DataConfig | None,
     workdir: Path,
-    coarse: CoarseClasses | None,
+    coarse: CoarseClasses | None = None,
 ) -> tuple[Metrics, pd.DataFrame, dict[str, Any]]:
     """Measures what was said of photos, and writes everything that follows.
 
     Args:
-        predictor: What said it.
+        predictor: What said it; None where a file had it, as `config.predictions`.
+        names: Of the classes, in the order of the probabilities.
         measured: The photos, and what was said.
         config: Of the evaluation.
-        data: Where the photos come from.
+        data: Where the photos come from, if that is known.
         workdir: Receives it all; an evaluation of something else that lies there is moved aside.
         coarse: What is to be said of coarse classes, if they have some.
 
     Returns:
         The metrics, the confused pairs, and what metrics.json holds.
     """
-    members, names = predictor.members, predictor.class_names
-    title = " + ".join(Path(ckpt).resolve().name for ckpt in config.ckpt)
+    members = predictor.members if predictor else []
+    title = " + ".join(Path(ckpt).resolve().name for ckpt in config.ckpt or [config.predictions])
+    where = config.predictions if data is None else str(data.root)
     labels = measured.table.label.to_numpy()
     with progress_bar() as bar:  # a million photos take half a minute
         task = bar.add_task("measuring", total=config.resamples, note="resamples")
@@ -72,24 +75,28 @@ def tell(
     }  # fmt: skip
     if coarse:
         written["hierarchy"] = coarse.measure(measured.probs, labels, names, metrics, config)
-    worse = compare_robustness(predictor, measured.table, config, title)
+    worse = compare_robustness(predictor, measured.table, config, title) if predictor else None
     if worse is not None:
         written["robustness"] = areas(worse)
     run_facts = {
-        **files.describe_environment(), "ckpt": config.ckpt, "weights": predictor.shares,
-        "tta": config.tta, "calibrated": config.calibrated, "data_root": str(data.root),
+        **files.describe_environment(), "ckpt": config.ckpt, "predictions": config.predictions,
+        "weights": predictor.shares if predictor else None,
+        "tta": config.tta, "calibrated": config.calibrated, "data_root": where,
         "data_part": getattr(data, "part", None), **measured.facts,
     }  # fmt: skip
     if config.coarse_ckpt:
         run_facts["coarse_ckpt"] = config.coarse_ckpt
     _set_aside_other(workdir, run_facts)
-    drawn = _write(workdir, metrics, pairs, measured, names, title)
-    sheets, of_maps = write_sheets(
-        workdir, predictor, measured.table, measured.probs, pairs, title=title, seed=config.seed,
-        is_out_of_fold="out_of_fold" in measured.facts, machine=config.runtime,
-    )  # fmt: skip
-    drawn |= sheets
-    run_facts["maps"] = of_maps
+    drawn = _write(workdir, predictor, metrics, pairs, measured, names, title)
+    of_maps = ""
+    if predictor:
+        sheets, of_maps = write_sheets(
+            workdir, predictor, measured.table, measured.probs, pairs, title=title,
+            seed=config.seed, is_out_of_fold="out_of_fold" in measured.facts,
+            machine=config.runtime,
+        )  # fmt: skip
+        drawn |= sheets
+        run_facts["maps"] = of_maps
     if coarse:
         drawn |= coarse_classes.write(workdir, coarse.levels, title)
     if worse is not None:
@@ -101,14 +108,14 @@ def tell(
     content = Content(
         title=title,
         made=f"{datetime.now():%Y-%m-%d %H:%M}, {files.command_line()}",
-        where=str(data.root),
+        where=where,
         unseen=measured.unseen,
         runs=[_run_of(member) for member in members],
         metrics=metrics,
         pairs=pairs,
         pictures=drawn,
         of_maps=of_maps,
-        next_commands=_next_commands(config, data),
+        next_commands=_next_commands(config, data) if data else [],
         levels=coarse and coarse.levels,
     )
     files.write_text(workdir / REPORT, build_page(content))
@@ -120,7 +127,7 @@ def tell(
 def _set_aside_other(workdir: Path, run_facts: dict[str, Any]) -> None:
     """Moves away what was measured of other runs, photos or views; clears what is written anew."""
     before = files.read_json(workdir / files.RUN)
-    same = ("weights", "tta", "calibrated", "data_root", "data_part", "coarse_ckpt")
+    same = ("predictions", "weights", "tta", "calibrated", "data_root", "data_part", "coarse_ckpt")
     are_others = any(before.get(name) != run_facts.get(name) for name in same)
     was, now = ([Path(ckpt).resolve() for ckpt in f.get("ckpt", [])] for f in (before, run_facts))
     if before and (are_others or was != now):
@@ -132,6 +139,7 @@ def _set_aside_other(workdir: Path, run_facts: dict[str, Any]) -> None:
 
 def _write(
     workdir: Path,
+    predictor: Predictor | Ensemble | None,
     metrics: Metrics,
     pairs: pd.DataFrame,
     measured: MeasuredPhotos,
@@ -146,12 +154,10 @@ def _write(
         {"id": shown.id, "path": shown.path, "label": of_names[shown.label],
          "predicted": of_names[predicted]}
     )  # fmt: skip
-    columns = pd.DataFrame(probs, columns=[f"p_{name}" for name in names])
-    tables = {
-        PREDICTIONS: pd.concat([predictions, columns], axis=1),
-        PER_CLASS: metrics.per_class,
-        CONFUSED: pairs,
-    }
+    tables = {PER_CLASS: metrics.per_class, CONFUSED: pairs}
+    if predictor:  # else they are in a file already
+        columns = pd.DataFrame(probs, columns=[f"p_{name}" for name in names])
+        tables[PREDICTIONS] = pd.concat([predictions, columns], axis=1)
     for name, rows in tables.items():
         with files.replacing(workdir / name) as temporary:
             rows.to_csv(temporary, index=False)
@@ -163,7 +169,7 @@ def _write(
         RELIABILITY: pictures.draw_reliability(metrics, title),
     }
     wrong = np.flatnonzero(predicted != shown.label.to_numpy())
-    if len(wrong):
+    if len(wrong) and (shown.path != "").all():
         surest = wrong[np.argsort(-probs[wrong].max(1), kind="stable")]
         drawn[WRONG] = pictures.draw_wrong(
             predictions.iloc[surest], probs.max(1)[surest], f"{title}: wrong, the surest first"
