@@ -23,7 +23,7 @@ def test_the_same_seed_gives_the_same_history_for_any_number_of_workers(tmp_path
             sys.executable, str(ROOT / "train.py"), f"data.root={root}", "finetune=full",
             "finetune.stages.all.epochs=2", "finetune.stages.all.trainable=0.1", "image_size=32",
             *FEW_LAYERS, "batch_size=4", "runtime.deterministic=true", "runtime.preflight=false",
-            f"runtime.workers={workers}", f"hydra.run.dir={tmp_path / run}",
+            "runtime.eager=true", f"runtime.workers={workers}", f"hydra.run.dir={tmp_path / run}",
         ]  # fmt: skip
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
         history = pd.read_csv(tmp_path / run / "history.csv")
