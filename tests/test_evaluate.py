@@ -76,6 +76,13 @@ def test_the_numbers_are_those_of_the_saved_predictions(own):
     low, high = metrics["intervals"]["top1"]
     assert 0 <= low <= metrics["top1"] <= high <= 1
     assert json.loads((workdir / "metrics.json").read_text()) == metrics
+    report = sklearn.classification_report(
+        rows.label, rows.predicted, digits=4, zero_division=0, output_dict=True
+    )
+    text = (workdir / "classification_report.txt").read_text()
+    (macro,) = re.findall(r"macro avg +([\d.]+) +([\d.]+) +([\d.]+) +6", text)
+    for found, name in zip(macro, ("precision", "recall", "f1-score"), strict=True):
+        assert float(found) == pytest.approx(report["macro avg"][name], abs=1e-4)
     of_classes = pd.read_csv(workdir / "per_class.csv", dtype={"class": str})
     assert of_classes["class"].tolist() == ["007", "12", "red, wide"]
     assert of_classes.photos.sum() == 6

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import classification_report
 
 from carcls import run as files
 from carcls.config import DataConfig, EvaluateConfig
@@ -25,12 +26,13 @@ from carcls.prediction.predictor import Predictor
 log = logging.getLogger(__name__)
 
 PER_CLASS, PREDICTIONS, CONFUSED = "per_class.csv", "predictions.csv", "confused.csv"
+CLASSIFICATION = "classification_report.txt"  # scikit-learn's
 CONFUSION, RELIABILITY, WRONG = "confusion.png", "reliability.png", "wrong.png"
 REPORT = "report.html"
 ROBUSTNESS, ROBUSTNESS_PLOT = "robustness.csv", "robustness.png"
 _PAIRS_SHOWN = 5
 _OUTPUTS = (
-    files.RUN, files.METRICS, PER_CLASS, PREDICTIONS, CONFUSED, CONFUSION, RELIABILITY, WRONG,
+    files.RUN, files.METRICS, PER_CLASS, CLASSIFICATION, PREDICTIONS, CONFUSED, CONFUSION, RELIABILITY, WRONG,
     REPORT, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS, *coarse_classes.OUTPUTS,
 )  # fmt: skip
 
@@ -162,6 +164,11 @@ def _write(
         with files.replacing(workdir / name) as temporary:
             rows.to_csv(temporary, index=False)
     used = np.flatnonzero(metrics.per_class.photos + metrics.per_class.predicted)
+    report = classification_report(
+        shown.label, predicted, labels=used, target_names=of_names[used].tolist(), digits=4,
+        zero_division=0,
+    )  # fmt: skip
+    files.write_text(workdir / CLASSIFICATION, report)
     drawn = {
         CONFUSION: pictures.draw_confusion(
             metrics.confusion[np.ix_(used, used)], of_names[used].tolist(), title
@@ -234,7 +241,8 @@ def summary(
         text += f"\n\n{hierarchy_text.summary(coarse.levels)}"
     places = [
         ("report", REPORT),
-        ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("pairs", CONFUSED),
+        ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("", CLASSIFICATION),
+        ("pairs", CONFUSED),
         ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), *(("", name) for name in SHEETS),
         ("", ROBUSTNESS_PLOT),
         ("coarse classes", coarse_classes.TABLE), ("", coarse_classes.PRECISION),
