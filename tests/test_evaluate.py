@@ -242,6 +242,7 @@ def test_how_runs_hold_out_is_drawn_beside_what_they_are_worth(runs, tmp_path):
     metrics = evaluated(
         out, f"ckpt=['{runs / 'run'}','{tmp_path / 'copy'}']", "robustness=patch", *options
     )
+    assert np.asarray(Image.open(out / "severities.png").convert("L")).std() > 10
     rows = pd.read_csv(out / "robustness.csv")
     assert rows.groupby("model").size().to_dict() == {"run": 7, "copy": 7}
     first, second = (rows[rows.model == model].accuracy.to_numpy() for model in ("run", "copy"))

@@ -46,8 +46,8 @@ class Content:
         runs: At least one.
         pairs: See `most_confused`.
         pictures: PNG files: confusion, reliability and, if anything is wrong, wrong; with
-            `robustness=` robustness; with levels hierarchy_precision and hierarchy_confusion; and
-            what `write_sheets` has drawn.
+            `robustness=` robustness and severities; with levels hierarchy_precision and
+            hierarchy_confusion; and what `write_sheets` has drawn.
         of_maps: What is to be said of the maps, see `write_sheets`.
         next_commands: What to run then.
         levels: What coarse classes say; None where there are none.
@@ -244,10 +244,12 @@ def _hierarchy(content: Content) -> str:
 def _robustness(content: Content) -> str:
     if "robustness" not in content.pictures:
         return ""
+    severities = content.pictures.get("severities")
     return (
         "<p>Accuracy and loss as photos get worse. Every network gets the very same pixels, "
         "resized to its own size; robustness.csv has the numbers.</p>"
         + html.chart(content.pictures["robustness"], "Accuracy and NLL over severity")
+        + (html.chart(severities, "One photo at every severity") if severities else "")
     )
 
 

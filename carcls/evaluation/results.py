@@ -17,7 +17,7 @@ from carcls.evaluation.coarse_classes import CoarseClasses
 from carcls.evaluation.measured_photos import MeasuredPhotos
 from carcls.evaluation.metrics import NAMES, Metrics, measure, most_confused, shown_value
 from carcls.evaluation.page import Content, Run, build_page
-from carcls.evaluation.robustness import areas, compare_robustness
+from carcls.evaluation.robustness import areas, compare_robustness, examples_of, kinds_of
 from carcls.evaluation.sheets import SHEETS, write_sheets
 from carcls.prediction.ensemble import Ensemble
 from carcls.prediction.members import run_dir
@@ -30,10 +30,12 @@ CLASSIFICATION = "classification_report.txt"  # scikit-learn's
 CONFUSION, RELIABILITY, WRONG = "confusion.png", "reliability.png", "wrong.png"
 REPORT = "report.html"
 ROBUSTNESS, ROBUSTNESS_PLOT = "robustness.csv", "robustness.png"
+EXAMPLES = "severities.png"
 _PAIRS_SHOWN = 5
 _OUTPUTS = (
     files.RUN, files.METRICS, PER_CLASS, CLASSIFICATION, PREDICTIONS, CONFUSED, CONFUSION,
-    RELIABILITY, WRONG, REPORT, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS, *coarse_classes.OUTPUTS,
+    RELIABILITY, WRONG, REPORT, ROBUSTNESS, ROBUSTNESS_PLOT, EXAMPLES, *SHEETS,
+    *coarse_classes.OUTPUTS,
 )  # fmt: skip
 
 
@@ -107,6 +109,15 @@ def tell(
         with files.replacing(workdir / ROBUSTNESS_PLOT) as temporary:
             pictures.draw_robustness(worse, title).savefig(temporary, format="png")
         drawn["robustness"] = (workdir / ROBUSTNESS_PLOT).read_bytes()
+        first = members[0].info
+        shown = examples_of(
+            measured.table.path[0], first.image_size, first.resize, kinds_of(config.robustness),
+            config.seed,
+        )  # fmt: skip
+        if all(steps for _, _, steps in shown):  # the photo is still there
+            with files.replacing(workdir / EXAMPLES) as temporary:
+                pictures.draw_severities(shown).savefig(temporary, format="png")
+            drawn["severities"] = (workdir / EXAMPLES).read_bytes()
     content = Content(
         title=title,
         made=f"{datetime.now():%Y-%m-%d %H:%M}, {files.command_line()}",
@@ -135,7 +146,7 @@ def _set_aside_other(workdir: Path, run_facts: dict[str, Any]) -> None:
     if before and (are_others or was != now):
         aside = files.set_aside(workdir, _OUTPUTS)
         log.info(f"{files.shown(workdir)} held another evaluation: it is in {files.shown(aside)}.")
-    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS, *coarse_classes.OUTPUTS):
+    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT, EXAMPLES, *SHEETS, *coarse_classes.OUTPUTS):
         (workdir / name).unlink(missing_ok=True)
 
 
@@ -244,7 +255,7 @@ def summary(
         ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("", CLASSIFICATION),
         ("pairs", CONFUSED),
         ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), *(("", name) for name in SHEETS),
-        ("", ROBUSTNESS_PLOT),
+        ("", ROBUSTNESS_PLOT), ("", EXAMPLES),
         ("coarse classes", coarse_classes.TABLE), ("", coarse_classes.PRECISION),
         ("numbers", files.METRICS),
     ]  # fmt: skip
