@@ -103,10 +103,10 @@ def sentences(pairs: pd.DataFrame) -> list[str]:
             low, high = ends if is_better else (-ends[1], -ends[0])
             between = f" ({100 * low:+.1f} to {100 * high:+.1f})"
         verdict = "real" if pair.is_real else "chance may explain it"
-        found.append(
-            f"{names[0]} tells {100 * abs(pair.accuracy):.1f} points more right than {names[1]}"
-            f"{between}: {verdict}, p {_p(pair.p)}"
-        )
+        says = f"{names[0]} tells {100 * abs(pair.accuracy):.1f} points more right than {names[1]}"
+        if pair.accuracy == 0:
+            says = f"{names[0]} and {names[1]} tell as many right"
+        found.append(f"{says}{between}: {verdict}, p {_p(pair.p)}")
     return found
 
 
