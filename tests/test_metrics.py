@@ -3,11 +3,13 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
+from carcls.evaluation import metrics
 from carcls.evaluation.metrics import measure, most_confused
 
 NAMES = [f"class {number}" for number in range(7)]
@@ -106,3 +108,21 @@ def test_the_pairs_that_are_confused_most_come_first():
     assert most_confused(found, ["a", "b", "c"]).to_numpy().tolist() == [
         ["a", "b", 3, 0.5], ["b", "a", 2, 0.5], ["a", "c", 1, 1 / 6],
     ]  # fmt: skip
+
+
+def test_very_many_photos_have_the_intervals_that_each_counted_alone_would_have(monkeypatch):
+    draws = np.random.default_rng(0)
+    labels = draws.integers(0, 5, 20_000)
+    logits = draws.normal(0, 1, (20_000, 5))
+    logits[np.arange(20_000), labels] += 1.5
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    alone = measure(probs, labels, list("abcde"), seed=0, resamples=400)
+    monkeypatch.setattr(metrics, "_COUNTED_ALONE", 1000)
+    together = measure(probs, labels, list("abcde"), seed=0, resamples=400)
+    for name, value in alone.values.items():
+        assert together.values[name] == pytest.approx(value, rel=1e-12)
+        low, high = alone.intervals[name]
+        # With 400 resamples an end is known to about a twelfth of the width.
+        assert together.intervals[name] == pytest.approx((low, high), abs=0.2 * (high - low))
+    pd.testing.assert_frame_equal(together.reliability, alone.reliability)
+    pd.testing.assert_frame_equal(together.per_class, alone.per_class)
