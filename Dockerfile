@@ -18,12 +18,7 @@ RUN pip install --no-cache-dir -r requirements-gpu.txt
 COPY requirements.txt ./
 RUN pip install --no-cache-dir -r requirements.txt tensorboard==2.21.0
 
-# A home for users whom the image does not know.
-ENV HOME=/cache \
-    XDG_CACHE_HOME=/cache \
-    KERAS_HOME=/cache/keras \
-    MPLCONFIGDIR=/cache/matplotlib \
-    PYTHONUNBUFFERED=1
+ENV PYTHONUNBUFFERED=1
 COPY entrypoint.sh train.py predict.py evaluate.py compare.py explore.py ./
 COPY conf conf
 COPY carcls carcls

@@ -4,6 +4,14 @@
 #   docker run … carcls predict.py ckpt=outputs/RUN  python predict.py ckpt=outputs/RUN
 set -eu
 
+# A folder of each user's own: what one has decoded or downloaded, another could not add to.
+cache=/cache/$(id -u)
+if ! mkdir -p "$cache" 2>/dev/null; then
+  cache=$(mktemp -d)
+  echo "/cache cannot be written by user $(id -u): what is decoded and downloaded is not kept." >&2
+fi
+export HOME="$cache" XDG_CACHE_HOME="$cache" KERAS_HOME="$cache/keras" MPLCONFIGDIR="$cache/matplotlib"
+
 if [ ! -w outputs ]; then
   echo "outputs cannot be written by user $(id -u); it belongs to user $(stat -c %u outputs)." \
     "Make it before the container starts (mkdir -p outputs; Docker makes it as root)," \
