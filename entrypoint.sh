@@ -5,10 +5,10 @@
 set -eu
 
 # A folder of each user's own: what one has decoded or downloaded, another could not add to.
-cache=/cache/$(id -u)
+cache=${CARCLS_CACHE:-/cache}/$(id -u)
 if ! mkdir -p "$cache" 2>/dev/null; then
   cache=$(mktemp -d)
-  echo "/cache cannot be written by user $(id -u): what is decoded and downloaded is not kept." >&2
+  echo "${CARCLS_CACHE:-/cache} cannot be written by user $(id -u): what is decoded and downloaded is not kept." >&2
 fi
 export HOME="$cache" XDG_CACHE_HOME="$cache" KERAS_HOME="$cache/keras" MPLCONFIGDIR="$cache/matplotlib"
 
