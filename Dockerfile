@@ -1,26 +1,40 @@
 # Trains on a GPU host, and without a GPU too (it says which):
 #   docker build -t carcls .
-#   docker run --gpus all --user $(id -u):$(id -g) -v $PWD/data:/app/data:ro \
+#   mkdir -p outputs
+#   docker run --rm --gpus all --user $(id -u):$(id -g) -v $PWD/data:/app/data:ro \
 #     -v $PWD/outputs:/app/outputs -v carcls-cache:/cache carcls backbone=efficientnetb3
-# Predict through the same image: add --entrypoint python, then: predict.py ckpt=outputs/RUN
-FROM python:3.11-slim
+# With predict.py, evaluate.py, compare.py or explore.py as the first word it runs that instead.
+FROM python:3.11-slim-bookworm
 
-# The packages change seldom, the code often: a change of code rebuilds in seconds.
 WORKDIR /app
-COPY requirements.txt .
-RUN pip install --no-cache-dir -r requirements.txt "tensorflow[and-cuda]==2.21.0"
+# Any user id may run it: what is written at run time may be written by all of them. data is here
+# for the demo's photos; mounted, it can be read-only.
+RUN install -d -m 1777 /cache data outputs
 
-# Any user id may run it: everything that is written at run time is writable to all of them.
-RUN useradd --create-home carcls && install -d -m 1777 /cache /app/outputs
-ENV HOME=/cache \
-    XDG_CACHE_HOME=/cache \
-    KERAS_HOME=/cache/keras \
-    MPLCONFIGDIR=/cache/matplotlib \
-    PYTHONUNBUFFERED=1
-COPY train.py predict.py evaluate.py compare.py explore.py ./
+# What changes seldom comes first: a change of code is copied in seconds, one of requirements.txt
+# leaves TensorFlow and CUDA alone.
+COPY requirements-gpu.txt ./
+RUN pip install --no-cache-dir -r requirements-gpu.txt
+COPY requirements.txt ./
+RUN pip install --no-cache-dir -r requirements.txt tensorboard==2.21.0
+
+ENV PYTHONUNBUFFERED=1
+COPY entrypoint.sh train.py predict.py evaluate.py compare.py explore.py ./
 COPY conf conf
 COPY carcls carcls
+# Compiled here: who runs it cannot write beside the code.
+RUN python -m compileall -q carcls
 
-USER carcls
+# --build-arg REVISION=$(git rev-parse HEAD); run.json has it as git_commit.
+ARG REVISION=
+ENV CARCLS_COMMIT=$REVISION
+LABEL org.opencontainers.image.title="carcls" \
+      org.opencontainers.image.description="Transfer learning for photo classification" \
+      org.opencontainers.image.revision=$REVISION
+
+USER 1000:1000
 VOLUME ["/app/outputs", "/cache"]
-ENTRYPOINT ["python", "train.py"]
+# As Ctrl-C: training stops after its batch, measures and saves. Python as the first process of a
+# container would ignore SIGTERM.
+STOPSIGNAL SIGINT
+ENTRYPOINT ["/app/entrypoint.sh"]

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check docs-check bench clean
 
 $(READY): requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv --clear $(VENV)
@@ -29,6 +29,10 @@ test: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Every command of the README and docs/ composes, every file they name is there; the image, likewise.
+docs-check: $(READY)
+	$(BIN)/python -m pytest tests/test_readme.py tests/test_docs.py tests/test_docker.py
 
 bench: $(READY)
 	@set -e; for name in loader cache policy predict million saved_predictions "step --quick"; do \

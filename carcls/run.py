@@ -221,6 +221,8 @@ def command_line() -> str:
 
 
 def _git_commit() -> str | None:
+    if commit := os.environ.get("CARCLS_COMMIT"):  # the image has no repository
+        return commit
     if shutil.which("git") is None:
         return None
     here = Path(__file__).parent
