@@ -51,6 +51,8 @@ def _draw_if_missing(config: DemoData) -> None:
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
     except OSError as error:
+        if demo_is_drawn(root, **what):  # by another process meanwhile
+            return
         raise UserError(
             f"Expected to draw the demo photos into {root}. Received: {error.strerror or error}. "
             "Choose another place with data.root=DIR."
