@@ -185,7 +185,7 @@ def _conclude(one: _Running, is_stopping: bool) -> None:
     elif status < 0:
         name = signal.Signals(-status).name
         job.state = KILLED
-        job.error = f"killed by signal {-status} ({name})"
+        job.error = f"signal {-status} ({name})"
         if -status == signal.SIGKILL:
             job.error += "; if nobody sent it the machine was short of memory"
     else:
