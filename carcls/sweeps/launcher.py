@@ -53,11 +53,6 @@ class ProcessLauncher(Launcher):
     __module__ = _MODULE
 
     def __init__(self, jobs: int | None = None) -> None:
-        if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
-            raise UserError(
-                "Expected hydra.launcher.jobs, how many jobs run at a time, to be at least 1, or "
-                f"null. Received: {jobs}"
-            )
         self.jobs_at_once = jobs
         self.config: DictConfig | None = None
         self.jobs: list[Job] = []  # of every launch: a sweeper may choose some after others
@@ -65,6 +60,17 @@ class ProcessLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
+        """Takes what Hydra has composed.
+
+        Raises:
+            UserError: If the number of jobs is none.
+        """
+        jobs = self.jobs_at_once
+        if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
+            raise UserError(
+                "Expected hydra.launcher.jobs, how many jobs run at a time, to be at least 1, or "
+                f"null. Received: {jobs}"
+            )
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(
@@ -181,7 +187,7 @@ def _swept_over(config: DictConfig) -> list[str]:
 def _say_plan(jobs: Sequence[Job], keys: list[str], sweep_dir: Path, num_places: int) -> None:
     skipped = [job for job in jobs if job.state == record.SKIPPED]
     resumed = [job for job in jobs if job.is_resumed and job not in skipped]
-    parts = [f"{len(jobs)} jobs in {files.shown(sweep_dir)}"]
+    parts = [f"{len(jobs)} job{'s' if len(jobs) > 1 else ''} in {files.shown(sweep_dir)}"]
     if skipped:
         parts.append(f"{len(skipped)} finished before")
     if resumed:

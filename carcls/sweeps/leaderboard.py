@@ -108,9 +108,7 @@ class Leaderboard:
     def _reached(self, job: Job) -> dict[str, Any]:
         """The numbers of a job that is done, from its directory."""
         run = self.sweep_dir / job.folder
-        metrics = {}
-        with suppress(UserError):
-            metrics = files.read_json(run / files.METRICS)
+        metrics = _read(run / files.METRICS)
         if job.state not in DONE or not metrics:
             return {}
         found: dict[str, Any] = {}
@@ -135,7 +133,7 @@ class Leaderboard:
         ranked = [self.sweep_dir / name for name in rows.run[rows.val_accuracy.notna()]]
         if not ranked:
             return []
-        recorded = [files.read_json(run / files.RUN) for run in ranked]
+        recorded = [_read(run / files.RUN) for run in ranked]
         kinds = [(each.get("data_fingerprint"), each.get("config", {}).get("target"))
                  for each in recorded]  # fmt: skip
         best = [run for run, kind in zip(ranked, kinds, strict=True) if kind == kinds[0]]
@@ -153,6 +151,13 @@ class Leaderboard:
                 ("measure these together", f"python evaluate.py ckpt=[{several}]"),
             ]
         return commands
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file of a run; nothing where it is damaged, which is that job's trouble alone."""
+    with suppress(UserError):
+        return files.read_json(path)
+    return {}
 
 
 def values_of(job: Job) -> dict[str, str]:

@@ -97,7 +97,7 @@ def headline(content: Content) -> str:
     }  # fmt: skip
     counts |= {name: (states == name).sum() for name in BROKEN}
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    return f"{len(states)} jobs: {told}."
+    return f"{len(states)} job{'s' if len(states) > 1 else ''}: {told}."
 
 
 def as_text(content: Content) -> str:

@@ -61,7 +61,7 @@ def plan(wanted: Sequence[Wanted], sweep_dir: Path, before: Sequence[Job]) -> li
                 continue
             taken.add(folder)
             status = facts.get("status")
-            is_resumed = status not in _BEGINS_ANEW
+            is_resumed = bool(facts) and status not in _BEGINS_ANEW
             jobs[one.number] = Job(
                 number=one.number, overrides=one.overrides, folder=folder, is_resumed=is_resumed,
                 state=SKIPPED if status in _DONE else WAITING,

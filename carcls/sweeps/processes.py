@@ -132,14 +132,18 @@ def _start(job: Job, command: list[str], place: dict[str, str], num_places: int)
 
 def _relay(source: TextIO, target: TextIO, prefix: str, kept: deque[str] | None) -> None:
     """Hands lines on as they come, so that those of several jobs do not mix within one."""
-    for line in source:
-        if kept is not None:
-            kept.append(line.rstrip("\n"))
-        try:
-            target.write(prefix + line)
-            target.flush()
-        except (OSError, ValueError):  # nobody reads it any more: the job must not wait for that
-            continue
+    with source:
+        for line in source:
+            if kept is not None:
+                kept.append(line.rstrip("\n"))
+            try:
+                target.write(prefix + line)
+                target.flush()
+            except (
+                OSError,
+                ValueError,
+            ):  # nobody reads it any more: the job must not wait for that
+                continue
 
 
 @contextmanager
