@@ -31,7 +31,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 
 bench: $(READY)
-	@set -e; for name in loader cache policy predict million "step --quick"; do \
+	@set -e; for name in loader cache policy predict million saved_predictions "step --quick"; do \
 	  set -- $$name; echo "== $$name"; $(BIN)/python benchmarks/$$1.py $$2; done
 
 clean:

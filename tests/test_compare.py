@@ -185,6 +185,10 @@ def test_a_difference_reads_from_the_better_one():
     assert sentences(pd.DataFrame([pair])) == [
         "b tells 5.0 points more right than a (+1.0 to +9.0): real, p < 0.001"
     ]
+    alike = pair | {"accuracy": 0.0, "accuracy_high": 0.03, "p": 1.0, "is_real": False}
+    assert sentences(pd.DataFrame([alike])) == [
+        "a and b tell as many right (-9.0 to +3.0): chance may explain it, p = 1.000"
+    ]
 
 
 def test_the_search_for_the_best_batch_ends_where_nothing_is_gained(monkeypatch, runs):

@@ -76,6 +76,13 @@ def test_the_numbers_are_those_of_the_saved_predictions(own):
     low, high = metrics["intervals"]["top1"]
     assert 0 <= low <= metrics["top1"] <= high <= 1
     assert json.loads((workdir / "metrics.json").read_text()) == metrics
+    report = sklearn.classification_report(
+        rows.label, rows.predicted, digits=4, zero_division=0, output_dict=True
+    )
+    text = (workdir / "classification_report.txt").read_text()
+    (macro,) = re.findall(r"macro avg +([\d.]+) +([\d.]+) +([\d.]+) +6", text)
+    for found, name in zip(macro, ("precision", "recall", "f1-score"), strict=True):
+        assert float(found) == pytest.approx(report["macro avg"][name], abs=1e-4)
     of_classes = pd.read_csv(workdir / "per_class.csv", dtype={"class": str})
     assert of_classes["class"].tolist() == ["007", "12", "red, wide"]
     assert of_classes.photos.sum() == 6
@@ -235,6 +242,7 @@ def test_how_runs_hold_out_is_drawn_beside_what_they_are_worth(runs, tmp_path):
     metrics = evaluated(
         out, f"ckpt=['{runs / 'run'}','{tmp_path / 'copy'}']", "robustness=patch", *options
     )
+    assert np.asarray(Image.open(out / "severities.png").convert("L")).std() > 10
     rows = pd.read_csv(out / "robustness.csv")
     assert rows.groupby("model").size().to_dict() == {"run": 7, "copy": 7}
     first, second = (rows[rows.model == model].accuracy.to_numpy() for model in ("run", "copy"))

@@ -17,7 +17,7 @@ LAYERS = [
     ["data"],
     ["run", "runtime"],
     ["models"],
-    ["plots"],
+    ["plots", "pages"],
     ["training", "prediction", "exploration"],
     ["evaluation"],
     ["sweeps"],

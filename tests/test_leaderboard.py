@@ -86,6 +86,8 @@ def test_the_pages_tell_what_happened_to_each(sweep):
     assert "finished before" in markdown
     page = (root / "leaderboard.html").read_text()
     assert "Expected &lt;more&gt;." in page
+    assert '<a href="2_job/evaluation/report.html">2_job</a>' in page
+    assert '<a href="4_job' not in page
     assert "data:image/png;base64," in page
     with Image.open(root / "leaderboard.png") as picture:
         assert picture.size[0] > picture.size[1] / 2

@@ -40,6 +40,7 @@ def test_the_numbers_are_scikit_learns(table, tmp_path):
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {
         "metrics.json", "run.json", "report.html", "per_class.csv", "confused.csv",
+        "classification_report.txt",
         "confusion.png", "reliability.png",
     }  # fmt: skip
     assert json.loads((tmp_path / "out" / "run.json").read_text())["predictions"].endswith(".csv")

@@ -8,17 +8,18 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from carcls import swept
 from carcls.data.workers import default_workers, workers_for
 from carcls.errors import UserError
-from carcls.run import RUN, read_json, write_json
+from carcls.run import METRICS, RUN, read_json, write_json
 from carcls.sweeps import command
 from carcls.sweeps.plan import Wanted, plan
 from carcls.sweeps.processes import places_for, reason, run_jobs, visible_gpus
 from carcls.sweeps.record import SWEEP, Job, newest_of, read_jobs, write_jobs
-from tests.conftest import draw_competition
+from tests.conftest import FEW_LAYERS, draw_competition
 from tests.test_cli import ROOT
 from tests.test_find_run import here, left, of_command
 
@@ -273,3 +274,35 @@ def test_started_again_only_what_failed_and_what_was_killed_runs(tmp_path):
     recorded = json.loads((sweep / "2_efficientnetb3_fast" / RUN).read_text())
     assert recorded["status"] == "finished"
     assert not list(tmp_path.rglob("*=*"))
+
+
+def test_two_jobs_at_a_time_give_what_one_run_gives(tmp_path):
+    """With networks that train: `train.py` itself."""
+    root = draw_competition(tmp_path / "data", per_class=3)
+    train = [
+        sys.executable, str(ROOT / "train.py"), f"data.root={root}", "finetune=full",
+        "finetune.stages.all.epochs=1", "finetune.stages.all.trainable=0.1", "image_size=32",
+        *FEW_LAYERS, "batch_size=4", "runtime.eager=true", "runtime.preflight=false",
+        "runtime.deterministic=true",
+    ]  # fmt: skip
+    sweep = ["-m", "head=avg_dense,max_dense", "hydra.launcher.jobs=2", "hydra.sweep.dir=sweep"]
+    result = subprocess.run(
+        [*train, *sweep], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    runs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert [run.name for run in runs] == ["0_vgg16_full", "1_vgg16_full"]
+    board = pd.read_csv(tmp_path / "sweep" / "leaderboard.csv")
+    assert board.state.tolist() == ["finished", "finished"]
+    assert sorted(board["head"]) == ["avg_dense", "max_dense"]
+    assert (runs[1] / "evaluation" / "report.html").is_file()
+    alone = [*train, "head=max_dense", "hydra.run.dir=alone"]
+    subprocess.run(alone, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    assert metrics_of(runs[0]) != metrics_of(runs[1]) == metrics_of(tmp_path / "alone")
+
+
+def metrics_of(run: Path) -> dict:
+    """All but the times."""
+    metrics = read_json(run / METRICS)
+    stages = [{**stage, "seconds": None} for stage in metrics["stages"]]
+    return {**metrics, "seconds": None, "stages": stages}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from carcls import pages
 from carcls import run as files
 from carcls.console import table
-from carcls.evaluation import html
 
 # Columns of the table as people read them.
 SHOWN = {
@@ -103,10 +103,10 @@ def sentences(pairs: pd.DataFrame) -> list[str]:
             low, high = ends if is_better else (-ends[1], -ends[0])
             between = f" ({100 * low:+.1f} to {100 * high:+.1f})"
         verdict = "real" if pair.is_real else "chance may explain it"
-        found.append(
-            f"{names[0]} tells {100 * abs(pair.accuracy):.1f} points more right than {names[1]}"
-            f"{between}: {verdict}, p {_p(pair.p)}"
-        )
+        says = f"{names[0]} tells {100 * abs(pair.accuracy):.1f} points more right than {names[1]}"
+        if pair.accuracy == 0:
+            says = f"{names[0]} and {names[1]} tell as many right"
+        found.append(f"{says}{between}: {verdict}, p {_p(pair.p)}")
     return found
 
 
@@ -153,7 +153,7 @@ def build_page(content: Content) -> str:
     sections = {
         "table": (
             "The table",
-            html.table([escape(name) for name in columns],
+            pages.table([escape(name) for name in columns],
                        [[escape(cell) for cell in row] for row in rows])
             + f"{failed}<p>{_ABOUT_TIME} Measured on {escape(content.device)}.</p>",
         ),
@@ -166,8 +166,8 @@ def build_page(content: Content) -> str:
         )
     for name, (title, about) in _CHARTS.items():
         if name in content.pictures:
-            sections[name] = (title, f"<p>{about}</p>{html.chart(content.pictures[name], title)}")
-    return html.page(
+            sections[name] = (title, f"<p>{about}</p>{pages.chart(content.pictures[name], title)}")
+    return pages.page(
         f"{len(rows)} networks on {content.photos:,} photos",
         f"{datetime.now():%Y-%m-%d %H:%M}, {files.command_line()}, photos of {content.where}",
         "",

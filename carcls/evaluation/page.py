@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from carcls import pages
 from carcls.console import duration
-from carcls.evaluation import html
 from carcls.evaluation.hierarchy import Levels
 from carcls.evaluation.hierarchy_text import errors_in_words, rows_of_answers, rows_of_differences
 from carcls.evaluation.metrics import NAMES, Metrics, shown_value
@@ -46,8 +46,8 @@ class Content:
         runs: At least one.
         pairs: See `most_confused`.
         pictures: PNG files: confusion, reliability and, if anything is wrong, wrong; with
-            `robustness=` robustness; with levels hierarchy_precision and hierarchy_confusion; and
-            what `write_sheets` has drawn.
+            `robustness=` robustness and severities; with levels hierarchy_precision and
+            hierarchy_confusion; and what `write_sheets` has drawn.
         of_maps: What is to be said of the maps, see `write_sheets`.
         next_commands: What to run then.
         levels: What coarse classes say; None where there are none.
@@ -77,7 +77,7 @@ def build_page(content: Content) -> str:
         "robustness": ("How it holds out", _robustness(content)),
         "next": ("What to do next", _next(content)),
     }
-    return html.page(
+    return pages.page(
         f"What {content.title} is worth",
         content.made,
         _headline(content),
@@ -109,7 +109,7 @@ def _data(content: Content) -> str:
         rows.append([escape(name), counts, f"{photos:,}"])
     return (
         f"<p>Labelled photos of {escape(content.where)}. {escape(content.unseen)}</p>"
-        + html.table(["class", "trained on", "measured with"], rows)
+        + pages.table(["class", "trained on", "measured with"], rows)
     )
 
 
@@ -130,9 +130,9 @@ def _training(content: Content) -> str:
         ]  # fmt: skip
         block = f"<h3>{escape(run.name)}</h3>"
         if rows:
-            block += html.table(["stage", "epochs", "validation accuracy", "time"], rows)
+            block += pages.table(["stage", "epochs", "validation accuracy", "time"], rows)
         if run.curves is not None and sum(stage["epochs"] for stage in run.stages) > 1:
-            block += html.chart(run.curves, f"Accuracy and loss of {run.name} over its epochs")
+            block += pages.chart(run.curves, f"Accuracy and loss of {run.name} over its epochs")
         blocks.append(f'<div class="card">{block}</div>')
     return "".join(blocks)
 
@@ -149,16 +149,16 @@ def _good(content: Content) -> str:
         for row in _used(metrics).rename(columns={"class": "name"}).itertuples(index=False)
     ]
     return (
-        html.table(["", "measured", "95 % interval"], rows)
+        pages.table(["", "measured", "95 % interval"], rows)
         + "<p>The interval is where the number would lie with other photos of the same kind, as "
         "many as these (bootstrap).</p><h3>Each class</h3>"
         "<p>Precision: of the photos taken for it, the share that is. Recall: of its photos, the "
         "share that was taken for it.</p>"
-        + html.table(["class", "photos", "precision", "recall", "F1"], of_classes)
+        + pages.table(["class", "photos", "precision", "recall", "F1"], of_classes)
         + "<h3>Labels and predictions</h3>"
-        + html.chart(content.pictures["confusion"], "Confusion matrix")
+        + pages.chart(content.pictures["confusion"], "Confusion matrix")
         + "<h3>Confidence</h3><p>Bars below the line: it is surer than it is right.</p>"
-        + html.chart(content.pictures["reliability"], "Reliability diagram")
+        + pages.chart(content.pictures["reliability"], "Reliability diagram")
     )
 
 
@@ -169,7 +169,7 @@ def _fails(content: Content) -> str:
         [escape(pair.label), escape(pair.predicted), f"{pair.photos:,}", _percent(pair.share)]
         for pair in content.pairs.itertuples(index=False)
     ]
-    text = "<h3>Classes that are confused</h3>" + html.table(
+    text = "<h3>Classes that are confused</h3>" + pages.table(
         ["label", "taken for", "photos", "of the label's"], rows
     )
     drawn = content.pictures
@@ -177,13 +177,13 @@ def _fails(content: Content) -> str:
         text += (
             "<p>On the left photos that were taken for another class, on the right what that class "
             "looks like; above each how sure it was.</p>"
-            + html.chart(drawn["confused"], "Photos of the classes most often confused")
+            + pages.chart(drawn["confused"], "Photos of the classes most often confused")
         )
     if "wrong" in drawn:
         text += (
             "<h3>Wrong, the surest first</h3><p>What the network says, how sure it is, and the "
             "label. A wrong label is as likely here as a wrong prediction.</p>"
-            + html.chart(drawn["wrong"], "The photos it was surest about and wrong")
+            + pages.chart(drawn["wrong"], "The photos it was surest about and wrong")
         )
     return text + _looked_at(content)
 
@@ -194,7 +194,7 @@ def _looked_at(content: Content) -> str:
         "attention_right": "What spoke for the class in photos that were told right",
     }
     charts = [
-        html.chart(content.pictures[k], text) for k, text in shown.items() if k in content.pictures
+        pages.chart(content.pictures[k], text) for k, text in shown.items() if k in content.pictures
     ]
     said = escape(content.of_maps)
     text = f"<p>{said}</p>" if said else ""
@@ -223,31 +223,33 @@ def _hierarchy(content: Content) -> str:
     return (
         f"<p>Its {len(content.metrics.per_class)} classes lie in {len(levels.coarse_names)} coarse "
         f"ones. {inside}</p>"
-        + html.table(
+        + pages.table(
             ["", "accuracy", "balanced accuracy", "F1", "mean precision", "NLL"],
             rows_of_answers(levels),
         )
         + "<h3>Precision of a coarse class</h3>"
-        + html.table(
+        + pages.table(
             ["class", "photos", *(names[name] for name in levels.of_coarse)],
             [list(row) for row in zip(*columns, strict=True)],
         )
-        + html.chart(content.pictures["hierarchy_confusion"], "Confusion matrix of coarse classes")
+        + pages.chart(content.pictures["hierarchy_confusion"], "Confusion matrix of coarse classes")
         + "<h3>Precision of a fine class, against that of its coarse class</h3><p>Rolled-up: what "
         "the likeliest fine class says of the coarse one. Below zero: the fine class is the harder "
         "question. A cross: no photo was taken for the class. hierarchy.csv has the numbers.</p>"
-        + html.table(["difference", "mean", "95 % interval"], rows_of_differences(levels))
-        + html.chart(content.pictures["hierarchy_precision"], "Differences of precision")
+        + pages.table(["difference", "mean", "95 % interval"], rows_of_differences(levels))
+        + pages.chart(content.pictures["hierarchy_precision"], "Differences of precision")
     )
 
 
 def _robustness(content: Content) -> str:
     if "robustness" not in content.pictures:
         return ""
+    severities = content.pictures.get("severities")
     return (
         "<p>Accuracy and loss as photos get worse. Every network gets the very same pixels, "
         "resized to its own size; robustness.csv has the numbers.</p>"
-        + html.chart(content.pictures["robustness"], "Accuracy and NLL over severity")
+        + pages.chart(content.pictures["robustness"], "Accuracy and NLL over severity")
+        + (pages.chart(severities, "One photo at every severity") if severities else "")
     )
 
 

@@ -127,6 +127,27 @@ def draw_robustness(rows: pd.DataFrame, title: str) -> Picture:
     return figure
 
 
+def draw_severities(kinds: list[tuple[str, str, list[tuple[str, np.ndarray]]]]) -> Picture:
+    """One photo at every severity, a row a kind.
+
+    Args:
+        kinds: Name and unit of each, with its severities: what each is called, and the photo,
+            `(size, size, 3)` uint8.
+    """
+    columns = max(len(steps) for _, _, steps in kinds)
+    size = (0.4 + 1.5 * columns, 0.5 + 1.75 * len(kinds))
+    figure = Picture(figsize=size, layout="constrained", dpi=110)
+    axes = figure.subplots(len(kinds), columns, squeeze=False)
+    for row, (name, unit, steps) in zip(axes, kinds, strict=True):
+        for axis in row:
+            axis.axis("off")
+        for axis, (severity, photo) in zip(row, steps, strict=False):
+            axis.imshow(photo)
+            axis.set_title(severity, fontsize=8)
+        row[0].set_title(f"{name}, {unit}:\n{steps[0][0]}", fontsize=8)
+    return figure
+
+
 def _square(path: str) -> np.ndarray:
     """The whole photo in a white square: its aspect is part of what a person looks at."""
     try:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import classification_report
 
 from carcls import run as files
 from carcls.config import DataConfig, EvaluateConfig
@@ -16,7 +17,7 @@ from carcls.evaluation.coarse_classes import CoarseClasses
 from carcls.evaluation.measured_photos import MeasuredPhotos
 from carcls.evaluation.metrics import NAMES, Metrics, measure, most_confused, shown_value
 from carcls.evaluation.page import Content, Run, build_page
-from carcls.evaluation.robustness import areas, compare_robustness
+from carcls.evaluation.robustness import areas, compare_robustness, examples_of, kinds_of
 from carcls.evaluation.sheets import SHEETS, write_sheets
 from carcls.prediction.ensemble import Ensemble
 from carcls.prediction.members import run_dir
@@ -25,13 +26,16 @@ from carcls.prediction.predictor import Predictor
 log = logging.getLogger(__name__)
 
 PER_CLASS, PREDICTIONS, CONFUSED = "per_class.csv", "predictions.csv", "confused.csv"
+CLASSIFICATION = "classification_report.txt"  # scikit-learn's
 CONFUSION, RELIABILITY, WRONG = "confusion.png", "reliability.png", "wrong.png"
 REPORT = "report.html"
 ROBUSTNESS, ROBUSTNESS_PLOT = "robustness.csv", "robustness.png"
+EXAMPLES = "severities.png"
 _PAIRS_SHOWN = 5
 _OUTPUTS = (
-    files.RUN, files.METRICS, PER_CLASS, PREDICTIONS, CONFUSED, CONFUSION, RELIABILITY, WRONG,
-    REPORT, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS, *coarse_classes.OUTPUTS,
+    files.RUN, files.METRICS, PER_CLASS, CLASSIFICATION, PREDICTIONS, CONFUSED, CONFUSION,
+    RELIABILITY, WRONG, REPORT, ROBUSTNESS, ROBUSTNESS_PLOT, EXAMPLES, *SHEETS,
+    *coarse_classes.OUTPUTS,
 )  # fmt: skip
 
 
@@ -105,6 +109,15 @@ def tell(
         with files.replacing(workdir / ROBUSTNESS_PLOT) as temporary:
             pictures.draw_robustness(worse, title).savefig(temporary, format="png")
         drawn["robustness"] = (workdir / ROBUSTNESS_PLOT).read_bytes()
+        first = members[0].info
+        shown = examples_of(
+            measured.table.path[0], first.image_size, first.resize, kinds_of(config.robustness),
+            config.seed,
+        )  # fmt: skip
+        if all(steps for _, _, steps in shown):  # the photo is still there
+            with files.replacing(workdir / EXAMPLES) as temporary:
+                pictures.draw_severities(shown).savefig(temporary, format="png")
+            drawn["severities"] = (workdir / EXAMPLES).read_bytes()
     content = Content(
         title=title,
         made=f"{datetime.now():%Y-%m-%d %H:%M}, {files.command_line()}",
@@ -133,7 +146,7 @@ def _set_aside_other(workdir: Path, run_facts: dict[str, Any]) -> None:
     if before and (are_others or was != now):
         aside = files.set_aside(workdir, _OUTPUTS)
         log.info(f"{files.shown(workdir)} held another evaluation: it is in {files.shown(aside)}.")
-    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT, *SHEETS, *coarse_classes.OUTPUTS):
+    for name in (WRONG, ROBUSTNESS, ROBUSTNESS_PLOT, EXAMPLES, *SHEETS, *coarse_classes.OUTPUTS):
         (workdir / name).unlink(missing_ok=True)
 
 
@@ -162,6 +175,11 @@ def _write(
         with files.replacing(workdir / name) as temporary:
             rows.to_csv(temporary, index=False)
     used = np.flatnonzero(metrics.per_class.photos + metrics.per_class.predicted)
+    report = classification_report(
+        shown.label, predicted, labels=used, target_names=of_names[used].tolist(), digits=4,
+        zero_division=0,
+    )  # fmt: skip
+    files.write_text(workdir / CLASSIFICATION, report)
     drawn = {
         CONFUSION: pictures.draw_confusion(
             metrics.confusion[np.ix_(used, used)], of_names[used].tolist(), title
@@ -234,9 +252,10 @@ def summary(
         text += f"\n\n{hierarchy_text.summary(coarse.levels)}"
     places = [
         ("report", REPORT),
-        ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("pairs", CONFUSED),
+        ("each photo", PREDICTIONS), ("each class", PER_CLASS), ("", CLASSIFICATION),
+        ("pairs", CONFUSED),
         ("pictures", CONFUSION), ("", RELIABILITY), ("", WRONG), *(("", name) for name in SHEETS),
-        ("", ROBUSTNESS_PLOT),
+        ("", ROBUSTNESS_PLOT), ("", EXAMPLES),
         ("coarse classes", coarse_classes.TABLE), ("", coarse_classes.PRECISION),
         ("numbers", files.METRICS),
     ]  # fmt: skip

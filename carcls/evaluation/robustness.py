@@ -216,6 +216,25 @@ def measure_robustness(
     return pd.DataFrame(rows, columns=columns)
 
 
+def examples_of(
+    path: str, size: int, mode: str, names: list[str], seed: int
+) -> list[tuple[str, str, list[tuple[str, np.ndarray]]]]:
+    """One photo at every severity of some kinds, as `draw_severities` takes them.
+
+    Args:
+        path: A photo that opens.
+        size: As for `corrupted`, and the next three too.
+        mode: How it becomes a square.
+        names: Of the kinds.
+        seed: Of what is drawn.
+    """
+    steps: dict[str, list[tuple[str, np.ndarray]]] = {name: [] for name in names}
+    for name, number, _, photos in corrupted([path], size, mode, names, seed):
+        severity = f"{_kind(name).severities[number - 1]:g}" if number else "as it is"
+        steps[name].append((severity, photos[0]))
+    return [(name, _kind(name).unit, steps[name]) for name in names]
+
+
 def kinds_of(groups: list[str]) -> list[str]:
     """The kinds that noise, patch or common mean."""
     return [name for group in groups for name in KINDS[group]]

@@ -54,7 +54,10 @@ _PHOTO_COLUMNS = (
     "contrast", "hash", "note", "error",
 )  # fmt: skip
 # What a training chooses for itself.
-_NOT_REPEATED = ("name", "on_missing", "on_error", "exclude", "refit", "group_near_duplicates")
+_NOT_REPEATED = (
+    "name", "on_missing", "on_error", "exclude", "refit", "group_near_duplicates", "target",
+    "hierarchy",
+)  # fmt: skip
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from carcls.exploration.pictures import (
     shown_of_group,
     shown_of_kind,
 )
+from carcls.pages import page
 
 _ROWS_SHOWN = 200  # of a table; findings.csv has all
 _OF_GROUPS = (
@@ -76,8 +76,6 @@ class Content:
 
 def build_page(content: Content) -> str:
     """The whole of it, as text."""
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    root = escape(str(content.config.data.root))
     sections = {
         "odd": ("What is odd", _odd(content)),
         "classes": ("Classes", _classes(content)),
@@ -89,21 +87,13 @@ def build_page(content: Content) -> str:
         "network": ("What the network will see", _network(content)),
         "augmentation": ("After each augmentation policy", _policies(content)),
     }
-    sections = {key: section for key, section in sections.items() if section[1]}
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in sections.items())
-    body = "".join(
-        f'<section id="{key}"><h2>{title}</h2>{inside}</section>\n'
-        for key, (title, inside) in sections.items()
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>The photos of {root}</title>\n<style>\n{style}</style></head>\n<body>\n"
-        f'<header><h1>The photos of {root}</h1><p class="muted">{escape(content.made)}</p>'
-        f"{_facts(content)}<nav>{links}</nav></header>\n"
-        f"<main>\n{body}<footer>Every photo was opened once. photos.csv has a row for each, "
-        "findings.csv one for each finding; the pictures here are small copies.</footer></main>"
-        "</body></html>\n"
+    return page(
+        f"The photos of {content.config.data.root}",
+        content.made,
+        _facts(content),
+        sections,
+        "Every photo was opened once. photos.csv has a row for each, findings.csv one for each "
+        "finding; the pictures here are small copies.",
     )
 
 

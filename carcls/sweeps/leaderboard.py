@@ -14,7 +14,7 @@ from carcls import run as files
 from carcls.config import to_data_config
 from carcls.console import UNFOLDED, facts
 from carcls.errors import UserError
-from carcls.sweeps import leaderboard_page as pages
+from carcls.sweeps import leaderboard_page
 from carcls.sweeps.leaderboard_picture import draw_effects
 from carcls.sweeps.record import DONE, Job
 from carcls.training.report import lists_what_to_predict
@@ -52,8 +52,8 @@ class Leaderboard:
             with files.replacing(self.sweep_dir / PICTURE) as temporary:
                 draw_effects(content.rows, content.effects).savefig(temporary, format="png")
             content.picture = (self.sweep_dir / PICTURE).read_bytes()
-        files.write_text(self.sweep_dir / MARKDOWN, pages.build_markdown(content))
-        files.write_text(self.sweep_dir / PAGE, pages.build_page(content))
+        files.write_text(self.sweep_dir / MARKDOWN, leaderboard_page.build_markdown(content))
+        files.write_text(self.sweep_dir / PAGE, leaderboard_page.build_page(content))
 
     def summary(self) -> str:
         """For the terminal: the table, the commands, and where everything lies."""
@@ -63,18 +63,18 @@ class Leaderboard:
                  if (self.sweep_dir / name).is_file()]  # fmt: skip
         where = [(name if i == 0 else "", path) for i, (name, path) in enumerate(where)]
         pairs = [*where, *content.commands]
-        return f"\n{pages.as_text(content)}\n\n{facts(pairs, UNFOLDED)}"
+        return f"\n{leaderboard_page.as_text(content)}\n\n{facts(pairs, UNFOLDED)}"
 
     def shown(self, job: Job) -> str:
         """What a job reached, in words; empty where there is no number."""
         row = self._reached(job)
-        return pages.shown_accuracy(row) if "val_accuracy" in row else ""
+        return leaderboard_page.shown_accuracy(row) if "val_accuracy" in row else ""
 
     def accuracy(self, job: Job) -> float | None:
         """What a job reached on its validation photos, if it is done and there are some."""
         return self._reached(job).get("val_accuracy")
 
-    def _content(self) -> pages.Content:
+    def _content(self) -> leaderboard_page.Content:
         keys = varying(self._jobs)
         rows = pd.DataFrame([self._row(job, keys) for job in self._jobs])
         last = ["error", "run"]
@@ -89,7 +89,7 @@ class Leaderboard:
             for text in (self._jobs[0].overrides if self._jobs else [])
             if text.partition("=")[0] not in keys
         ]
-        return pages.Content(
+        return leaderboard_page.Content(
             title=self.sweep_dir.name,
             rows=rows,
             keys=keys,

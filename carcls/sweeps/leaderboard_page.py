@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
+from urllib.parse import quote
 
 import pandas as pd
 
+from carcls import pages
 from carcls import run as files
 from carcls.console import duration, table
-from carcls.evaluation import html
 from carcls.sweeps.record import BROKEN, DONE, RUNNING, STOPPED, WAITING
 
 _ABOUT = (
@@ -123,7 +124,6 @@ def build_markdown(content: Content) -> str:
 
 def build_page(content: Content) -> str:
     """The whole of it, as text."""
-    columns, rows = cells(content)
     with_all = f"<p>All with {escape(' '.join(content.constant))}.</p>" if content.constant else ""
     commands = "\n".join(
         f"{escape(command)}  # {escape(what)}" for what, command in content.commands
@@ -132,19 +132,32 @@ def build_page(content: Content) -> str:
     if content.effects is not None:
         effects = f"<p>{_ABOUT_EFFECTS}</p>" + _html_table(*_effect_cells(content.effects))
         if content.picture:
-            effects += html.chart(content.picture, "Accuracy by the values of each override")
+            effects += pages.chart(content.picture, "Accuracy by the values of each override")
     sections = {
-        "jobs": ("The jobs", _html_table(columns, rows) + f"{with_all}<p>{_ABOUT}</p>"),
+        "jobs": ("The jobs", _with_links(content) + f"{with_all}<p>{_ABOUT}</p>"),
         "effects": ("How the overrides matter", effects),
         "next": ("Next", f"<pre>{commands}</pre>" if commands else ""),
     }
-    return html.page(
+    return pages.page(
         content.title,
         f"{datetime.now():%Y-%m-%d %H:%M}, {files.command_line()}",
         f"<p>{escape(headline(content))}</p>",
         sections,
         "leaderboard.csv has all numbers; each job's directory has its curves and its report.",
     )
+
+
+def _with_links(content: Content) -> str:
+    """The table, with a link to the report of each job that has one."""
+    columns, rows = cells(content)
+    place = columns.index("run")
+    rows = [[escape(cell) for cell in row] for row in rows]
+    is_measured = content.rows.get("val_accuracy", pd.Series(index=content.rows.index)).notna()
+    for row, folder, has_report in zip(rows, content.rows.run, is_measured, strict=True):
+        if has_report:
+            path = f"{quote(folder)}/{files.EVALUATION}/report.html"
+            row[place] = f'<a href="{path}">{row[place]}</a>'
+    return pages.table([escape(name) for name in columns], rows)
 
 
 def _effect_cells(effects: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -167,6 +180,6 @@ def _markdown_table(columns: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _html_table(columns: list[str], rows: list[list[str]]) -> str:
-    return html.table(
+    return pages.table(
         [escape(name) for name in columns], [[escape(cell) for cell in row] for row in rows]
     )

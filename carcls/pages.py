@@ -1,10 +1,8 @@
-"""What the pages share: their frame, tables and charts. Plain HTML that fetches nothing."""
+"""What all pages share: their frame, tables and charts. Plain HTML that fetches nothing."""
 
 import base64
 from html import escape
 from pathlib import Path
-
-from carcls import exploration
 
 _ROWS = 200  # of a table; the CSV has all
 
@@ -21,7 +19,7 @@ def page(
         sections: Title and HTML of each, by anchor; one without HTML is left out.
         foot: As text.
     """
-    style = Path(exploration.__file__).with_name("page.css").read_text(encoding="utf-8")
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     sections = {key: section for key, section in sections.items() if section[1]}
     links = "".join(f'<a href="#{key}">{name}</a>' for key, (name, _) in sections.items())
     body = "".join(
@@ -32,8 +30,6 @@ def page(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}"
-        "img.chart { max-width: 100%; border-radius: 12px; background: #fff; }\n"
-        "img.chart + img.chart { margin-top: 16px; }\n"
         f'</style></head>\n<body>\n<header><h1>{escape(title)}</h1><p class="muted">'
         f"{escape(made)}</p>{headline}<nav>{links}</nav></header>\n"
         f"<main>\n{body}<footer>{escape(foot)}</footer></main></body></html>\n"
