@@ -91,8 +91,8 @@ def test_the_pages_tell_what_happened_to_each(sweep):
     assert "data:image/png;base64," in page
     with Image.open(root / "leaderboard.png") as picture:
         assert picture.size[0] > picture.size[1] / 2
-    assert "#2" in board.summary()
-    assert "leaderboard.png" in board.summary()
+    assert "#2" in board.summary(jobs)
+    assert "leaderboard.png" in board.summary(jobs)
 
 
 def test_the_commands_take_the_best_few_that_know_the_same_photos(sweep):
@@ -100,7 +100,7 @@ def test_the_commands_take_the_best_few_that_know_the_same_photos(sweep):
     board = Leaderboard(root)
     board.write(jobs)
     several = "['my sweep/2_job','my sweep/1_job','my sweep/0_job']"
-    for text in (board.summary(), (root / "leaderboard.md").read_text()):
+    for text in (board.summary(jobs), (root / "leaderboard.md").read_text()):
         assert "python predict.py ckpt='my sweep/2_job' images=PHOTO" in text
         assert f"python predict.py ckpt={several} images=PHOTO" in text
         assert f"python evaluate.py ckpt={several}" in text
@@ -112,13 +112,13 @@ def test_it_grows_as_jobs_finish(sweep):
     for one in jobs:
         one.state, one.error = "waiting", None
     board.write(jobs)
-    assert "7 jobs: 7 waiting." in board.summary()
+    assert "7 jobs: 7 waiting." in board.summary(jobs)
     assert not (root / "leaderboard.png").exists()
     jobs[0].state, jobs[1].state = "finished", "running"
     board.write(jobs)
-    assert "7 jobs: 1 done, 1 running, 5 waiting." in board.summary()
-    assert "predict with the best" in board.summary()
-    assert "with the best" not in board.summary().replace("predict with the best", "")
+    assert "7 jobs: 1 done, 1 running, 5 waiting." in board.summary(jobs)
+    assert "predict with the best" in board.summary(jobs)
+    assert "with the best" not in board.summary(jobs).replace("predict with the best", "")
     jobs[1].state = "finished"
     board.write(jobs)
     assert (root / "leaderboard.png").exists()

@@ -18,6 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrid
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from carcls import run as files
 from carcls.config import to_config
@@ -117,15 +118,15 @@ class ProcessLauncher(Launcher):
             run_jobs(jobs, lambda job: self._command(job, sweep_dir), places, changed)
         finally:
             self._tell(jobs)
-            print(board.summary(), flush=True)
+            print(board.summary(self.jobs), flush=True)
         return [_returned(job, each, board) for job, each in zip(jobs, wanted, strict=True)]
 
     def _write(self, sweep_dir: Path, board: Leaderboard) -> None:
         try:
             record.write_jobs(sweep_dir, _swept_over(self.config), self.jobs)
             board.write(self.jobs)
-        except UserError as error:  # a full disk, say: the jobs must not end with it
-            log.warning(f"WARNING: {error}")
+        except Exception as error:  # a full disk, say: the jobs must not end with it
+            log.warning(f"WARNING: the leaderboard was not written: {error}")
 
     def _wanted(self, number: int, overrides: list[str]) -> Wanted:
         """What a job is, and where it would go, as Hydra composes it."""
@@ -141,7 +142,7 @@ class ProcessLauncher(Launcher):
             with open_dict(values):
                 del values["hydra"]
             config = None
-            with suppress(UserError):  # which its own process tells
+            with suppress(UserError, OmegaConfBaseException):  # which its own process tells
                 OmegaConf.resolve(values)
                 config = to_config(values)
         finally:

@@ -36,7 +36,6 @@ class Leaderboard:
 
     def __init__(self, sweep_dir: Path) -> None:
         self.sweep_dir = sweep_dir
-        self._jobs: list[Job] = []
 
     def write(self, jobs: Sequence[Job]) -> None:
         """Writes all of it, as the jobs are now.
@@ -44,8 +43,7 @@ class Leaderboard:
         Raises:
             UserError: If there is no room.
         """
-        self._jobs = list(jobs)
-        content = self._content()
+        content = self._content(jobs)
         with files.replacing(self.sweep_dir / TABLE) as temporary:
             content.rows.to_csv(temporary, index=False)
         if content.effects is not None:
@@ -55,9 +53,9 @@ class Leaderboard:
         files.write_text(self.sweep_dir / MARKDOWN, leaderboard_page.build_markdown(content))
         files.write_text(self.sweep_dir / PAGE, leaderboard_page.build_page(content))
 
-    def summary(self) -> str:
+    def summary(self, jobs: Sequence[Job]) -> str:
         """For the terminal: the table, the commands, and where everything lies."""
-        content = self._content()
+        content = self._content(jobs)
         where = [("leaderboard", str(files.shown(self.sweep_dir / name)))
                  for name in (PAGE, MARKDOWN, TABLE, PICTURE)
                  if (self.sweep_dir / name).is_file()]  # fmt: skip
@@ -74,9 +72,9 @@ class Leaderboard:
         """What a job reached on its validation photos, if it is done and there are some."""
         return self._reached(job).get("val_accuracy")
 
-    def _content(self) -> leaderboard_page.Content:
-        keys = varying(self._jobs)
-        rows = pd.DataFrame([self._row(job, keys) for job in self._jobs])
+    def _content(self, jobs: Sequence[Job]) -> leaderboard_page.Content:
+        keys = varying(jobs)
+        rows = pd.DataFrame([self._row(job, keys) for job in jobs])
         last = ["error", "run"]
         rows = rows[[*(name for name in rows if name not in last), *last]]
         if "val_accuracy" in rows:
@@ -84,11 +82,7 @@ class Leaderboard:
             rows = rows.sort_values(
                 by, ascending=[name == "val_loss" for name in by], kind="stable", na_position="last"
             ).reset_index(drop=True)
-        constant = [
-            text
-            for text in (self._jobs[0].overrides if self._jobs else [])
-            if text.partition("=")[0] not in keys
-        ]
+        constant = [text for text in jobs[0].overrides if text.partition("=")[0] not in keys]
         return leaderboard_page.Content(
             title=self.sweep_dir.name,
             rows=rows,
