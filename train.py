@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from carcls.cli import run_app
 from carcls.config import to_config
 from carcls.errors import UserError
+from carcls.sweeps.command import sweeping
 
 
 def main(cfg: DictConfig, workdir: Path) -> None:
@@ -34,9 +35,9 @@ def main(cfg: DictConfig, workdir: Path) -> None:
 
 
 def before(arguments: list[str]) -> list[str]:
-    """The command line of the run that `resume=` goes on with."""
+    """The command line of the run that `resume=` goes on with, or of the sweep that `-m` is."""
     if not any(argument.partition("=")[0].lstrip("+") == "resume" for argument in arguments):
-        return arguments  # which takes no time
+        return sweeping(arguments)  # which takes no time for a single run
     from carcls.training.resume import resuming
 
     return resuming(arguments)

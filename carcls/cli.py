@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from carcls.errors import UserError
 from carcls.quoting import quote_paths
+from carcls.swept import is_swept, stop_with_sweep
 
 STATUS_FAILED = 1
 STATUS_USER_ERROR = 2
@@ -53,6 +54,9 @@ def run_app(config_name: str, job: Job, before: Before | None = None) -> None:
         jobs.run(cfg)
 
     task.__module__ = "__main__"
+    task.jobs = jobs  # for a launcher that runs them elsewhere
+    if is_swept():
+        stop_with_sweep()
     status = 0
     try:
         arguments = before(arguments) if before else arguments
@@ -116,9 +120,28 @@ class _Jobs:
 
     def _fail(self, error: Exception, workdir: Path, status: int) -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        overrides = " ".join(HydraConfig.get().overrides.task)
-        self.failures.append(f"{workdir.name} ({overrides}): {reason}")
-        self.status = self.status or status
+        self._note(workdir.name, HydraConfig.get().overrides.task, reason, status)
+
+    def add(
+        self, name: str, overrides: Sequence[str], failure: str | None, is_mistake: bool
+    ) -> None:
+        """Counts a job that ran in a process of its own.
+
+        Args:
+            name: Of its directory.
+            overrides: What it ran with.
+            failure: Why it failed; None if it did not.
+            is_mistake: Whether that was the user's mistake.
+        """
+        self.count += 1
+        if failure is not None:
+            status = STATUS_USER_ERROR if is_mistake else STATUS_FAILED
+            self._note(name, overrides, failure, status)
+
+    def _note(self, name: str, overrides: Sequence[str], reason: str, status: int) -> None:
+        self.failures.append(f"{name} ({' '.join(overrides)}): {reason}")
+        # The user's mistakes alone make it the user's mistake.
+        self.status = status if self.status in (0, status) else STATUS_FAILED
 
     def tell(self, error: UserError) -> None:
         if self.is_verbose:
@@ -141,7 +164,7 @@ def _cannot_write(error: OSError) -> str:
 
 def _remove_if_bare(workdir: Path) -> None:
     """Removes a directory in which Hydra alone has written: nothing half-written is left."""
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
+    if HydraConfig.get().mode == RunMode.MULTIRUN or is_swept():
         return  # the sweep's other jobs are listed beside it; an empty one shows that it failed
     name = HydraConfig.get().job.name
     if workdir.is_dir() and {p.name for p in workdir.iterdir()} <= {".hydra", f"{name}.log"}:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "carcls"
 # Each may import what stands on a line above it; nothing imports from its own line.
 LAYERS = [
     ["errors"],
-    ["catalogue", "console", "backend", "quoting"],
+    ["catalogue", "console", "backend", "quoting", "swept"],
     ["config"],
     ["data"],
     ["run", "runtime"],
@@ -20,6 +20,7 @@ LAYERS = [
     ["plots", "pages"],
     ["training", "prediction", "exploration"],
     ["evaluation"],
+    ["sweeps"],
     ["trained_run"],
     ["api"],
 ]
@@ -46,7 +47,7 @@ def imported_parts(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_downwards(path):
     if part(path) == "cli":
-        assert imported_parts(path) <= {"errors", "quoting"}
+        assert imported_parts(path) <= {"errors", "quoting", "swept"}
         return
     for imported in imported_parts(path) - {part(path)}:
         assert LEVEL[imported] < LEVEL[part(path)], f"{part(path)} imports {imported}"
@@ -61,6 +62,7 @@ def test_imports_point_downwards(path):
         "carcls.prediction.predict",
         "carcls.evaluation.evaluate",
         "carcls.exploration.explore",
+        "carcls.sweeps.launcher",
     ],
 )
 def test_what_loads_photos_imports_no_keras(module):

@@ -21,6 +21,7 @@ from pathlib import Path
 from signal import SIGKILL, Signals
 from typing import Any
 
+from carcls import swept
 from carcls.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,9 @@ def workers_for(num_photos: int, workers: int | None) -> int:
     """As many processes as were asked for; None: one a core, or 0 where few photos are no work."""
     if workers is not None:
         return workers
-    return 0 if num_photos < _WORTH_A_PROCESS else default_workers()
+    if num_photos < _WORTH_A_PROCESS:
+        return 0
+    return max(default_workers() // swept.jobs_at_once(), 1)  # the jobs of a sweep share the cores
 
 
 def load_task(task: str, setup: Any) -> Callable[[Any], Any]:

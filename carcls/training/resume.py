@@ -87,7 +87,8 @@ def find_run(arguments: Sequence[str]) -> Path | None:
     if any(argument in ("-m", "--multirun") for argument in arguments):
         raise UserError(
             f"Expected resume without -m: it goes on with one run. Received: resume={wanted} -m. "
-            "Go on with the runs of a sweep one by one: resume=SWEEP/RUN."
+            "A sweep goes on by itself when its command is started again; one of its runs with "
+            "resume=SWEEP/RUN."
         )
     rest = [argument for argument in arguments if _key(argument) != "resume"]
     if wanted == "auto":
@@ -190,9 +191,19 @@ def goes_on(config: TrainConfig, run: Path) -> bool:
         config: Of the run that is to be trained there.
         run: Its directory, which need not exist.
     """
-    recorded = _recorded(run)
     has_ended = files.read_json(run / files.RUN).get("status") in _ENDED
-    return recorded is not None and not has_ended and not _differences(_normal(config), recorded)
+    return not has_ended and is_run_of(config, run)
+
+
+def is_run_of(config: TrainConfig, run: Path) -> bool:
+    """Whether a directory holds a run of that configuration, but for what is the machine's.
+
+    Args:
+        config: As it would be trained.
+        run: The directory, which need not exist.
+    """
+    recorded = _recorded(run)
+    return recorded is not None and not _differences(_normal(config), recorded)
 
 
 def how_to_go_on(workdir: Path) -> str:
