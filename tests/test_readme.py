@@ -37,7 +37,11 @@ def commands_of(script: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("words", commands_of("train.py"), ids=" ".join)
 def test_every_training_command_composes(words):
-    overrides = [word.split(",")[0] if "-m" in words else word for word in words if word != "-m"]
+    overrides = [
+        word.split(",")[0] if "-m" in words else word
+        for word in words
+        if word != "-m" and not word.startswith("hydra.launcher.")  # a key of the launcher's own
+    ]
     assert to_config(composed(*quote_paths(overrides))).finetune.stages
 
 
