@@ -2,7 +2,6 @@ import os
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,16 +11,7 @@ from omegaconf import OmegaConf
 
 from carcls.quoting import quote_paths
 from tests.conftest import write_csv
-
-ROOT = Path(__file__).parent.parent
-
-
-def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+from tests.processes import ROOT, run
 
 
 def assert_told(result: subprocess.CompletedProcess, *texts: str) -> None:

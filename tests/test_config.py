@@ -98,7 +98,8 @@ def parts() -> dict[str, dict[str, object]]:
 
 
 def test_every_combination_of_groups_fits_together(parts):
-    values = {name: getattr(to_config(composed()), name) for name in VALUES}
+    config = to_config(composed())
+    values = {name: getattr(config, name) for name in VALUES}
     combinations = list(itertools.product(*(parts[group].items() for group in GROUPS)))
     assert len(combinations) == math.prod(len(options(group)) for group in GROUPS) > 25_000
     for chosen in combinations:

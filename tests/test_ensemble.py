@@ -21,8 +21,9 @@ from carcls.prediction.predict import predict
 from carcls.prediction.predictor import Predictor
 from carcls.run import ModelInfo
 from tests.conftest import draw_competition, draw_photo, write_csv
-from tests.test_cli import ROOT, assert_told
-from tests.test_cli import run as run_script
+from tests.processes import ROOT
+from tests.processes import run as run_script
+from tests.test_cli import assert_told
 from tests.test_config import composed
 
 NAMES = ["007", "12", "red, wide"]

@@ -7,7 +7,7 @@ import pytest
 
 from carcls.config import to_config
 from carcls.training.loop import train
-from tests.conftest import FEW_LAYERS, draw_competition, use_tiny_backbone
+from tests.conftest import FEW_LAYERS, draw_competition
 from tests.test_config import CONF, composed, options
 
 NOTEBOOK = [name for name in options("experiment") if name.startswith("notebook_")]
@@ -73,10 +73,8 @@ TRAINED = [name for name in options("experiment") if not name.startswith("study_
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_experiment_trains_two_steps_in_each_stage(name, tmp_path, monkeypatch):
+def test_every_experiment_trains_two_steps_in_each_stage(name, tmp_path, tiny_backbone):
     """On a network that takes seconds: those of the notebook go through stages elsewhere."""
-    if name != "competition":
-        use_tiny_backbone(monkeypatch.setattr)
     root = draw_competition(tmp_path / "data", per_class=4)  # nine to train, three to validate
     stages = composed(f"experiment={name}").finetune.stages
     sizes = {stage: plan.image_size for stage, plan in stages.items() if plan.image_size}

@@ -30,7 +30,8 @@ from carcls.exploration.look import look
 from carcls.exploration.pictures import read_policies
 from carcls.training.inputs import Inputs, prepare_inputs
 from tests.conftest import draw_competition, write_csv
-from tests.test_cli import assert_told, run
+from tests.processes import run
+from tests.test_cli import assert_told
 from tests.test_config import composed, options
 
 ROOT = Path(__file__).parent.parent

@@ -207,7 +207,9 @@ def test_views_that_would_be_the_same_or_do_not_fit_are_not_made(root, monkeypat
         number_of_views(config, stage, 100, 1000)
 
 
-def test_a_refit_without_augmentation_fits_on_all_photos_and_says_what_was_changed(root, tmp_path):
+def test_a_refit_without_augmentation_fits_on_all_photos_and_says_what_was_changed(
+    root, tmp_path, tiny_backbone
+):
     outcome = train(small(root, "data.refit=true", "augmentation=none"), tmp_path)
     assert (outcome.metrics["n_train"], outcome.metrics["n_val"]) == (15, 0)
     facts = json.loads((tmp_path / "run.json").read_text())
@@ -219,7 +221,7 @@ def test_a_refit_without_augmentation_fits_on_all_photos_and_says_what_was_chang
     assert pd.read_csv(tmp_path / "history.csv").val_loss.isna().all()
 
 
-def test_ctrl_c_ends_it_with_the_head_as_it_was(root, tmp_path, monkeypatch):
+def test_ctrl_c_ends_it_with_the_head_as_it_was(root, tmp_path, monkeypatch, tiny_backbone):
     config = small(root, "data.cache_limit=0")
     monkeypatch.setattr(features_module, "_BATCH", 4)
     batches = []
@@ -238,7 +240,9 @@ def test_ctrl_c_ends_it_with_the_head_as_it_was(root, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
 
 
-def test_a_head_is_fitted_as_balanced_as_the_run_is_on_the_same_features(tmp_path, monkeypatch):
+def test_a_head_is_fitted_as_balanced_as_the_run_is_on_the_same_features(
+    tmp_path, monkeypatch, tiny_backbone
+):
     root = draw_competition(tmp_path / "data", per_class=5)
     table = pd.read_csv(root / "train.csv", dtype=str)
     table.drop(table.index[table.Category == "12"][:2]).to_csv(root / "train.csv", index=False)

@@ -54,7 +54,7 @@ def test_a_linear_head_has_its_dropout():
 
 
 @pytest.mark.parametrize("head", options("head"))
-def test_every_head_learns_from_photos_of_every_policy(head):
+def test_every_head_learns_from_photos_of_every_policy(head, tiny_backbone):
     config = to_config(composed(f"head={head}", "backbone=efficientnetlite0"))
     model = build_classifier(config.backbone, config.head, num_classes=2)
     freeze(backbone_of(model), 0.0, "train")

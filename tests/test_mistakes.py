@@ -1,9 +1,6 @@
 """A user's mistakes, each as the process that the user runs: one message, status 2, no rest."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -11,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import FEW_LAYERS, draw_competition, draw_photo, write_csv
-from tests.test_cli import ROOT, assert_told
+from tests.processes import run
+from tests.test_cli import assert_told
 
 PHOTOS = {"007": ["a1.png", "a2.png"], "12": ["b1.png", "b2.png"]}
 ROWS = [(photo, name) for name, photos in PHOTOS.items() for photo in photos]
@@ -32,14 +30,6 @@ def two_classes(root: Path) -> Path:
         draw_photo(root / "train" / name / photo, (200, 40, 40), number)
     write_csv(root / "train.csv", ROWS)
     return root
-
-
-def run(script: str, *arguments: str, cwd, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True,
-        text=True, timeout=300, check=False,
-    )  # fmt: skip
 
 
 def told(script: str, *arguments: str, cwd, texts: list[str], **environment: str) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
-from tests.test_cli import ROOT
+from tests.processes import ROOT
 
 NOTEBOOK = ROOT / "docs" / "python.ipynb"
 

@@ -4,8 +4,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -22,8 +20,9 @@ from carcls.training.callbacks import StopOnSignal
 from carcls.training.checkpoints import StageCheckpoint
 from carcls.training.loop import train
 from carcls.training.resume import with_recorded
+from tests import processes
 from tests.conftest import draw_competition
-from tests.test_cli import ROOT
+from tests.processes import ROOT
 from tests.test_config import composed
 
 PLAN = (  # stages of 5, 1 and 1 epochs of 4 batches at most
@@ -287,21 +286,17 @@ def test_a_run_that_is_killed_finds_itself_again(root, unbroken, tmp_path):
         "optimizers.OPTIMIZERS['adamw'] = averaging\n"
         f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
     )
-    command = [sys.executable, "-c", script, *overrides_for(root), "optimizer=adamw", "resume=auto"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with (tmp_path / "said.txt").open("w") as said:
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=said, stderr=said, text=True
-        )
-        while process.poll() is None and not list(tmp_path.glob("outputs/*/stages/000002")):
-            time.sleep(0.002)
-        process.kill()
-        process.wait()
+    (tmp_path / "train.py").write_text(script)
+    command = [tmp_path / "train.py", *overrides_for(root), "optimizer=adamw", "resume=auto"]
+    said = tmp_path / "said.txt"
+    process = processes.start(*command, cwd=tmp_path, out=said, err=said)
+    while process.is_alive() and not list(tmp_path.glob("outputs/*/stages/000002")):
+        time.sleep(0.002)
+    process.kill()
+    process.join()
     (workdir,) = (tmp_path / "outputs").iterdir()
     assert json.loads((workdir / "run.json").read_text())["status"] == "running"
-    again = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    again = processes.run(*command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert list((tmp_path / "outputs").iterdir()) == [workdir]
     assert f"Goes on with outputs/{workdir.name} from stage 1/3 head, epoch 3" in again.stdout
