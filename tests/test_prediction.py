@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,8 +19,8 @@ from carcls.prediction.predict import data_to_predict, predict
 from carcls.prediction.submission import check_submission, make_submission, write_submission
 from carcls.run import find_model
 from carcls.training.loop import train
-from tests import processes
 from tests.conftest import draw_competition, draw_photo, write_csv
+from tests.processes import ROOT
 from tests.test_config import composed
 from tests.test_training import quick
 
@@ -144,8 +146,9 @@ def test_a_keras_file_of_its_own_predicts_as_its_run(run, of_its_data, tmp_path)
 
 
 def test_prediction_goes_into_the_run_by_default(run, tmp_path):
-    answer = processes.run("predict.py", f"ckpt={run / 'run'}", cwd=tmp_path)
-    assert answer.returncode == 0, answer.stderr
+    # In a process from the beginning, so that what is printed by imports would show.
+    command = [sys.executable, str(ROOT / "predict.py"), f"ckpt={run / 'run'}"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert (run / "run" / "prediction" / "submission.csv").is_file()
     assert f"submission      {run / 'run' / 'prediction' / 'submission.csv'}" in answer.stdout
     assert answer.stderr == ""
