@@ -139,10 +139,7 @@ def _relay(source: TextIO, target: TextIO, prefix: str, kept: deque[str] | None)
             try:
                 target.write(prefix + line)
                 target.flush()
-            except (
-                OSError,
-                ValueError,
-            ):  # nobody reads it any more: the job must not wait for that
+            except (OSError, ValueError):  # nobody reads it any more; the job must not wait
                 continue
 
 
