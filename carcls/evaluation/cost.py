@@ -18,7 +18,7 @@ from carcls.prediction.predictor import Predictor
 if TYPE_CHECKING:
     import keras
 
-_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_BATCH_SIZES = tuple(2**power for power in range(11))
 _SECONDS = 1.0  # that each batch size is timed for, at least
 _TIMES = 3  # and so many times, at least
 _WORSE = 2  # batch sizes in a row that gain nothing end the search
