@@ -227,12 +227,7 @@ def write(workdir: Path, levels: Levels, title: str) -> dict[str, bytes]:
         PRECISION: draw_differences(levels.per_class, title),
         CONFUSION: draw_confusion(levels.confusion, levels.coarse_names, f"{title}: summed"),
     }
-    pngs = {}
-    for name, figure in drawn.items():
-        with files.replacing(workdir / name) as temporary:
-            figure.savefig(temporary, format="png")
-        pngs[Path(name).stem] = (workdir / name).read_bytes()
-    return pngs
+    return {Path(name).stem: figure.write(workdir / name) for name, figure in drawn.items()}
 
 
 def _knows_coarse(names: list[str], of_data: list[str], hierarchy: dict[str, str]) -> bool:

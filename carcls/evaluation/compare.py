@@ -109,11 +109,8 @@ def _write(
         if values is not None:
             with files.replacing(workdir / name) as temporary:
                 values.to_csv(temporary, index=False)
-    pngs = {}
-    for name, figure in compare_pictures.draw_all(rows, precision, records.class_names).items():
-        with files.replacing(workdir / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png")
-        pngs[name] = (workdir / f"{name}.png").read_bytes()
+    drawn = compare_pictures.draw_all(rows, precision, records.class_names)
+    pngs = {name: figure.write(workdir / f"{name}.png") for name, figure in drawn.items()}
     content = compare_page.Content(
         rows=rows, pairs=pairs, pictures=pngs, photos=len(opens), where=where, failed=failed,
         device=found[0].device,

@@ -106,18 +106,15 @@ def tell(
     if worse is not None:
         with files.replacing(workdir / ROBUSTNESS) as temporary:
             worse.to_csv(temporary, index=False)
-        with files.replacing(workdir / ROBUSTNESS_PLOT) as temporary:
-            pictures.draw_robustness(worse, title).savefig(temporary, format="png")
-        drawn["robustness"] = (workdir / ROBUSTNESS_PLOT).read_bytes()
+        figure = pictures.draw_robustness(worse, title)
+        drawn["robustness"] = figure.write(workdir / ROBUSTNESS_PLOT)
         first = members[0].info
         shown = examples_of(
             measured.table.path[0], first.image_size, first.resize, kinds_of(config.robustness),
             config.seed,
         )  # fmt: skip
         if all(steps for _, _, steps in shown):  # the photo is still there
-            with files.replacing(workdir / EXAMPLES) as temporary:
-                pictures.draw_severities(shown).savefig(temporary, format="png")
-            drawn["severities"] = (workdir / EXAMPLES).read_bytes()
+            drawn["severities"] = pictures.draw_severities(shown).write(workdir / EXAMPLES)
     content = Content(
         title=title,
         made=f"{datetime.now():%Y-%m-%d %H:%M}, {files.command_line()}",
@@ -192,12 +189,7 @@ def _write(
         drawn[WRONG] = pictures.draw_wrong(
             predictions.iloc[surest], probs.max(1)[surest], f"{title}: wrong, the surest first"
         )
-    pngs = {}
-    for name, figure in drawn.items():
-        with files.replacing(workdir / name) as temporary:
-            figure.savefig(temporary, format="png")
-        pngs[Path(name).stem] = (workdir / name).read_bytes()
-    return pngs
+    return {Path(name).stem: figure.write(workdir / name) for name, figure in drawn.items()}
 
 
 def _run_of(member: Predictor) -> Run:

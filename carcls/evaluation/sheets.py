@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 
-from carcls import run as files
 from carcls.config import RuntimeConfig
 from carcls.data.images import open_photo
 from carcls.errors import PhotoError
@@ -90,12 +89,10 @@ def write_sheets(
         for name, cases, about in zip((WRONG, RIGHT), found, titles, strict=True):
             if cases:
                 drawn[name] = draw_attention(cases, f"{title}: {about}")
-    pngs = {}
-    for name, figure in drawn.items():
-        with files.replacing(workdir / name) as temporary:
-            # Photos do not shrink any more with the default of 6, which takes twice as long.
-            figure.savefig(temporary, format="png", pil_kwargs={"compress_level": 3})
-        pngs[Path(name).stem] = (workdir / name).read_bytes()
+    pngs = {
+        Path(name).stem: figure.write(workdir / name, compress_level=3)
+        for name, figure in drawn.items()
+    }
     return pngs, said
 
 

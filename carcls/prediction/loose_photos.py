@@ -142,10 +142,8 @@ def _draw(rows: pd.DataFrame, paths: list[str], folder: Path) -> Path:
         old.unlink()
     digits = len(str(min(len(paths), _PLOTS)))
     for number, path in enumerate(paths[:_PLOTS], start=1):
-        figure = draw_likeliest(path, rows[rows.path == path])
         name = f"{number:0{digits}}_{Path(path).stem}.png"
-        with files.replacing(folder / name) as temporary:
-            figure.savefig(temporary, format="png")
+        draw_likeliest(path, rows[rows.path == path]).write(folder / name, compress_level=3)
     if len(paths) > _PLOTS:
         log.info(f"The first {_PLOTS} of {len(paths)} photos are drawn.")
     return folder

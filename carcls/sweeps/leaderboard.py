@@ -47,9 +47,8 @@ class Leaderboard:
         with files.replacing(self.sweep_dir / TABLE) as temporary:
             content.rows.to_csv(temporary, index=False)
         if content.effects is not None:
-            with files.replacing(self.sweep_dir / PICTURE) as temporary:
-                draw_effects(content.rows, content.effects).savefig(temporary, format="png")
-            content.picture = (self.sweep_dir / PICTURE).read_bytes()
+            figure = draw_effects(content.rows, content.effects)
+            content.picture = figure.write(self.sweep_dir / PICTURE)
         files.write_text(self.sweep_dir / MARKDOWN, leaderboard_page.build_markdown(content))
         files.write_text(self.sweep_dir / PAGE, leaderboard_page.build_page(content))
 

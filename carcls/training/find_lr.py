@@ -104,8 +104,7 @@ def find_lr(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
         raise
     with files.replacing(workdir / files.LR_RANGE) as temporary:
         pd.concat(tables).to_csv(temporary, index=False)
-    with files.replacing(workdir / files.LR_RANGE_PLOT) as temporary:
-        draw_lr_range(sweeps, title(config)).savefig(temporary, format="png")
+    draw_lr_range(sweeps, title(config)).write(workdir / files.LR_RANGE_PLOT)
     suggestions = {
         name: sweep.suggested
         for names, sweep in zip(names_of.values(), sweeps, strict=True)

@@ -175,8 +175,7 @@ def _summarise(config: TrainConfig, workdir: Path, inputs: Inputs) -> dict[str, 
     with files.replacing(workdir / files.HISTORY) as temporary:
         history.to_csv(temporary, index=False)
     files.write_json(workdir / files.METRICS, metrics)
-    with files.replacing(workdir / files.CURVES) as temporary:
-        draw_folds(history, metrics, title(config)).savefig(temporary, format="png")
+    draw_folds(history, metrics, title(config)).write(workdir / files.CURVES)
     return metrics
 
 
