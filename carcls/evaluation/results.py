@@ -17,7 +17,8 @@ from carcls.evaluation.coarse_classes import CoarseClasses
 from carcls.evaluation.measured_photos import MeasuredPhotos
 from carcls.evaluation.metrics import NAMES, Metrics, measure, most_confused, shown_value
 from carcls.evaluation.page import Content, Run, build_page
-from carcls.evaluation.robustness import areas, compare_robustness, examples_of, kinds_of
+from carcls.evaluation.robustness import examples_of, kinds_of
+from carcls.evaluation.robustness_of_runs import areas, compare_robustness
 from carcls.evaluation.sheets import SHEETS, write_sheets
 from carcls.prediction.ensemble import Ensemble
 from carcls.prediction.members import run_dir
