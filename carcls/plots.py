@@ -20,11 +20,6 @@ _TRAIN, _VAL, _BEST = "#7a8ba8", "#d1495b", "#2a9d5c"
 _LIKELIEST_SIDE = 400  # of a photo beside its bars, px at least
 
 
-def plot_curves(history: pd.DataFrame, best_epoch: int, title: str, path: Path) -> None:
-    """Writes `draw_curves` as a PNG file."""
-    draw_curves(history, best_epoch, title).savefig(path, format="png")
-
-
 class Picture(Figure):
     """A figure apart from pyplot, which would choose a window and keep it; notebooks show it."""
 

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from carcls.plots import draw_curves, plot_curves
+from carcls.plots import draw_curves
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_loss_that_ran_away_does_not_flatten_the_rest(history):
 
 def test_one_epoch_is_a_picture_too(history, tmp_path):
     path = tmp_path / "curves.png"
-    plot_curves(history.head(1), 1, "one", path)
+    draw_curves(history.head(1), 1, "one").write(path)
     with Image.open(path) as image:
         assert (image.format, image.size) == ("PNG", (1200, 840))
 

@@ -19,7 +19,7 @@ from carcls.data.records import examples
 from carcls.errors import UserError
 from carcls.models.classifier import build_classifier, load_classifier, restore_weights
 from carcls.models.probabilities import fit_temperature, predict_probs, probabilities_table
-from carcls.plots import plot_curves
+from carcls.plots import draw_curves
 from carcls.training import generations, report, resume
 from carcls.training.accumulation import check_accumulation
 from carcls.training.callbacks import Best, History, StopOnSignal
@@ -238,8 +238,8 @@ def _finish(session: Session, seconds: float) -> dict[str, Any]:
         probs = predict_probs(model, val_loader)
         metrics |= _write_val_predictions(session, val_loader.indices, probs)
     files.write_json(session.workdir / files.METRICS, metrics)
-    with files.replacing(session.workdir / files.CURVES) as temporary:
-        plot_curves(session.history.frame(), kept, report.title(session.config), temporary)
+    curves = draw_curves(session.history.frame(), kept, report.title(session.config))
+    curves.write(session.workdir / files.CURVES)
     return metrics
 
 
