@@ -27,6 +27,8 @@ _TEXT_KEYS = frozenset(
         "backbone.weights",
         "hydra.run.dir",
         "hydra.sweep.dir",
+        "search.storage",
+        "search.study",
     )
 )
 _LIST_KEYS = frozenset(("ckpt", "coarse_ckpt", "images", "models"))  # these take `[a,b]` too

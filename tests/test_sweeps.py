@@ -59,7 +59,7 @@ def test_jobs_end_each_for_itself(capfd):
         "signal 9 (SIGKILL); if nobody sent it the machine was short of memory", None, None,
     ]  # fmt: skip
     assert [state for number, state in seen if number == 1] == ["running", "failed"]
-    assert len(seen) == 10
+    assert len(seen) == 11  # the one that was finished is told, and not run
     said, told = capfd.readouterr()
     assert "#0  well\n" in said
     assert "#4  2 a\n" in said or "#4  2 b\n" in said

@@ -38,7 +38,9 @@ from carcls.config.reading import (
     to_explore_config,
     to_plain,
     to_predict_config,
+    to_search_config,
 )
+from carcls.config.search import SearchConfig
 from carcls.config.training import (
     AdamaxOptimizer,
     AdamOptimizer,
@@ -85,6 +87,7 @@ __all__ = [
     "PredictConfig",
     "RuntimeConfig",
     "ScheduleConfig",
+    "SearchConfig",
     "SgdOptimizer",
     "StageConfig",
     "TrainConfig",
@@ -95,5 +98,6 @@ __all__ = [
     "to_explore_config",
     "to_plain",
     "to_predict_config",
+    "to_search_config",
     "with_absolute_paths",
 ]

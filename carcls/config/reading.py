@@ -13,6 +13,7 @@ from carcls.config.data import CifarData, CsvData, DataConfig, DemoData, FolderD
 from carcls.config.entry_points import CompareConfig, EvaluateConfig, PredictConfig, TrainConfig
 from carcls.config.explore import ExploreConfig
 from carcls.config.network import AvgDenseHead, LinearHead, MaxDenseHead, MaxDropoutHead
+from carcls.config.search import SearchConfig
 from carcls.config.training import (
     AdamaxOptimizer,
     AdamOptimizer,
@@ -116,6 +117,15 @@ def to_explore_config(cfg: DictConfig) -> ExploreConfig:
     config = _fit(ExploreConfig, cfg)
     _refuse_test_part(config.data, "explore.py")
     return config
+
+
+def to_search_config(cfg: DictConfig) -> SearchConfig:
+    """Checks `search`, a part of what Hydra composed from conf/train.yaml.
+
+    Raises:
+        UserError: As `to_config`.
+    """
+    return _fit(SearchConfig, cfg, "search.")
 
 
 def to_data_config(values: dict[str, Any]) -> DataConfig:

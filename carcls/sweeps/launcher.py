@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -21,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from carcls import run as files
-from carcls.config import to_config
+from carcls.config import TrainConfig, to_config
 from carcls.errors import UserError
-from carcls.sweeps import record
-from carcls.sweeps.leaderboard import Leaderboard, values_of, varying
+from carcls.sweeps import plugins, record
+from carcls.sweeps.leaderboard import Leaderboard, Searched, values_of, varying
 from carcls.sweeps.plan import Wanted, plan
 from carcls.sweeps.processes import places_for, run_jobs, visible_gpus
 from carcls.sweeps.record import Job
@@ -39,9 +35,6 @@ _OF_SWEEP = (
     "hydra.run.", "hydra.mode", "hydra.job.num", "hydra.job.id",
 )  # fmt: skip
 _STATUS_USER_ERROR = 2
-# Hydra 1.3 takes plugins from the package `hydra_plugins` alone, for which it looks at all that is
-# installed. This one is ours, and put there when it is needed.
-_MODULE = "hydra_plugins.carcls"
 
 
 class ProcessLauncher(Launcher):
@@ -50,8 +43,6 @@ class ProcessLauncher(Launcher):
     Args:
         jobs: How many at a time; None: one a GPU where there are several, else one.
     """
-
-    __module__ = _MODULE
 
     def __init__(self, jobs: int | None = None) -> None:
         self.jobs_at_once = jobs
@@ -83,19 +74,91 @@ class ProcessLauncher(Launcher):
             UserError: If another process runs a sweep in the same directory.
             KeyboardInterrupt: If it was stopped, after all that ran have saved.
         """
+        sweep_dir = Path(str(self.config.hydra.sweep.dir))
+        with self.alone(sweep_dir):
+            wanted = [
+                self._wanted(first_index, list(overrides))
+                for first_index, overrides in enumerate(job_overrides, start=initial_job_idx)
+            ]
+            jobs = self._planned(wanted, sweep_dir)
+            board, keys, places = Leaderboard(sweep_dir), varying(jobs), self._places()
+            _say_plan(jobs, keys, sweep_dir, len(places))
+
+            def changed(job: Job) -> None:
+                self._write(sweep_dir, board)
+                _say(job, keys, sweep_dir, board.shown(job))
+
+            self._write(sweep_dir, board)
+            try:
+                waiting = [job for job in jobs if job.state == record.WAITING]
+                run_jobs(waiting, lambda job: self._command(job, sweep_dir), places, changed)
+            finally:
+                self._conclude(jobs, board)
+            return [_returned(job, each, board) for job, each in zip(jobs, wanted, strict=True)]
+
+    def search(
+        self,
+        sweep_dir: Path,
+        trials: Iterable[tuple[int, list[str]]],
+        keys: list[str],
+        is_given_up: Callable[[Job, Path, TrainConfig | None], bool],
+        searched: Callable[[Job, Path, dict[str, Any]], Searched],
+    ) -> None:
+        """Runs trials, each chosen when there is a place for it, and returns when all have ended.
+
+        Args:
+            sweep_dir: Which `alone` keeps for this process.
+            trials: Number and overrides; the next is asked for as late as can be.
+            keys: What the trials differ in.
+            is_given_up: Asked all the time of each job that runs, with its directory and what it
+                trains; a job that is given up saves what it reached.
+            searched: Called when a job has started, and when it has ended, with the sweep's
+                directory and what the job reached (empty while it runs); what it returns is shown.
+
+        Raises:
+            KeyboardInterrupt: If it was stopped, after all that ran have saved.
+        """
+        board, places = Leaderboard(sweep_dir), self._places()
+        configs: dict[int, TrainConfig | None] = {}
+        ran: list[Job] = []
+
+        def planned() -> Iterator[Job]:
+            for number, overrides in trials:
+                wanted = self._wanted(number, overrides)
+                configs[number] = wanted.config
+                (job,) = self._planned([wanted], sweep_dir)
+                ran.append(job)
+                yield job
+
+        def changed(job: Job) -> None:
+            board.searched = searched(job, sweep_dir, board.reached(job))
+            self._write(sweep_dir, board)
+            _say(job, keys, sweep_dir, board.shown(job))
+
+        def is_enough(job: Job) -> bool:
+            return is_given_up(job, sweep_dir / job.folder, configs[job.number])
+
+        try:
+            run_jobs(
+                planned(), lambda job: self._command(job, sweep_dir), places, changed, is_enough
+            )
+        finally:
+            self._conclude(ran, board)
+
+    @contextmanager
+    def alone(self, sweep_dir: Path) -> Iterator[None]:
+        """Keeps other processes from running a sweep in the same directory.
+
+        Raises:
+            UserError: If one does already.
+        """
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        sweep_dir = Path(str(self.config.hydra.sweep.dir))
         with generations.alone(sweep_dir):
-            return self._launch(sweep_dir, job_overrides, initial_job_idx)
+            yield
 
-    def _launch(
-        self, sweep_dir: Path, job_overrides: Sequence[Sequence[str]], first: int
-    ) -> list[JobReturn]:
-        wanted = [
-            self._wanted(first + index, list(overrides))
-            for index, overrides in enumerate(job_overrides)
-        ]
+    def _planned(self, wanted: Sequence[Wanted], sweep_dir: Path) -> list[Job]:
+        """The jobs for what is wanted, which are added to those of before."""
         before = [job for job in record.read_jobs(sweep_dir) if job not in self.jobs]
         before = [job for job in before if job.state != record.WAITING]
         for job in before:  # nothing of an earlier command runs: this one has the directory
@@ -103,23 +166,16 @@ class ProcessLauncher(Launcher):
         jobs = plan(wanted, sweep_dir, [*before, *self.jobs])
         taken = {job.folder for job in jobs}
         self.jobs = [*(job for job in [*self.jobs, *before] if job.folder not in taken), *jobs]
+        return jobs
+
+    def _places(self) -> list[dict[str, str]]:
         is_on_gpu = OmegaConf.select(self.config, "runtime.device") != "cpu"
-        places = places_for(self.jobs_at_once, visible_gpus() if is_on_gpu else [])
-        board = Leaderboard(sweep_dir)
-        keys = varying(jobs)
-        _say_plan(jobs, keys, sweep_dir, len(places))
+        return places_for(self.jobs_at_once, visible_gpus() if is_on_gpu else [])
 
-        def changed(job: Job) -> None:
-            self._write(sweep_dir, board)
-            _say(job, keys, sweep_dir, board.shown(job))
-
-        self._write(sweep_dir, board)
-        try:
-            run_jobs(jobs, lambda job: self._command(job, sweep_dir), places, changed)
-        finally:
-            self._tell(jobs)
+    def _conclude(self, jobs: Sequence[Job], board: Leaderboard) -> None:
+        self._tell(jobs)
+        if self.jobs:
             print(board.summary(self.jobs), flush=True)
-        return [_returned(job, each, board) for job, each in zip(jobs, wanted, strict=True)]
 
     def _write(self, sweep_dir: Path, board: Leaderboard) -> None:
         try:
@@ -128,8 +184,30 @@ class ProcessLauncher(Launcher):
         except Exception as error:  # a full disk, say: the jobs must not end with it
             log.warning(f"WARNING: the leaderboard was not written: {error}")
 
+    def compose(self, number: int, overrides: list[str]) -> tuple[TrainConfig, DictConfig]:
+        """What a job would train, and all that Hydra composes for it.
+
+        Args:
+            number: Of the job.
+            overrides: Of the job.
+
+        Raises:
+            UserError: If it is refused.
+        """
+        cfg, _ = self._composed(number, overrides)
+        return _config_of(cfg), cfg
+
     def _wanted(self, number: int, overrides: list[str]) -> Wanted:
-        """What a job is, and where it would go, as Hydra composes it."""
+        """What a job is, and where it would go."""
+        cfg, folder = self._composed(number, overrides)
+        config = None
+        with suppress(UserError, OmegaConfBaseException):  # which its own process tells
+            config = _config_of(cfg)
+        shown = filter_overrides(overrides)
+        return Wanted(number=number, overrides=list(shown), folder=folder, config=config, cfg=cfg)
+
+    def _composed(self, number: int, overrides: list[str]) -> tuple[DictConfig, str]:
+        """What Hydra composes for a job, all resolved but for Hydra's own; and its directory."""
         loader = self.hydra_context.config_loader
         cfg = loader.load_sweep_config(self.config, overrides)
         with open_dict(cfg):
@@ -138,17 +216,15 @@ class ProcessLauncher(Launcher):
         HydraConfig.instance().set_config(cfg)
         try:
             folder = str(OmegaConf.select(cfg, "hydra.sweep.subdir"))
-            values = cfg.copy()
-            with open_dict(values):
-                del values["hydra"]
-            config = None
-            with suppress(UserError, OmegaConfBaseException):  # which its own process tells
-                OmegaConf.resolve(values)
-                config = to_config(values)
+            resolved = cfg.copy()
+            with open_dict(resolved), suppress(OmegaConfBaseException):  # told by its own process
+                del resolved["hydra"]
+                OmegaConf.resolve(resolved)
+                resolved["hydra"] = cfg.hydra
+                cfg = resolved
         finally:
             HydraConfig.instance().cfg = outer
-        shown = filter_overrides(overrides)
-        return Wanted(number=number, overrides=list(shown), folder=folder, config=config, cfg=cfg)
+        return cfg, folder
 
     def _command(self, job: Job, sweep_dir: Path) -> list[str]:
         given = OmegaConf.to_container(self.config.hydra.overrides.hydra)
@@ -156,12 +232,14 @@ class ProcessLauncher(Launcher):
         run = sweep_dir / job.folder
         where = f"resume={run}" if job.is_resumed else f"hydra.run.dir={run}"
         number = f"hydra.job.num={job.number}"
-        script = str(Path(sys.modules["__main__"].__file__).absolute())
+        script = str(Path(sys.argv[0]).absolute())
         return [sys.executable, script, *job.overrides, *of_hydra, number, where]
 
     def _tell(self, jobs: Sequence[Job]) -> None:
         """Hands what failed to the entry point, for its closing words and exit status."""
         for job in jobs:
+            if job.state == record.PRUNED:
+                continue
             is_mistake = job.state == record.FAILED and job.status == _STATUS_USER_ERROR
             self.task_function.jobs.add(
                 Path(job.folder).name, job.overrides,
@@ -172,13 +250,14 @@ class ProcessLauncher(Launcher):
 
 def register() -> None:
     """Makes `hydra/launcher=processes` known to Hydra."""
-    Plugins.instance().register(ProcessLauncher)  # after it has looked for those installed
-    with suppress(ImportError):
-        importlib.import_module("hydra_plugins")  # where there are others
-    sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
-    sys.modules[_MODULE] = sys.modules[__name__]
-    node = {"_target_": f"{_MODULE}.{ProcessLauncher.__name__}", "jobs": None}
-    ConfigStore.instance().store(group="hydra/launcher", name=NAME, node=node, provider="carcls")
+    plugins.register(ProcessLauncher, "hydra/launcher", NAME, jobs=None)
+
+
+def _config_of(cfg: DictConfig) -> TrainConfig:
+    values = cfg.copy()
+    with open_dict(values):
+        del values["hydra"]
+    return to_config(values)
 
 
 def _swept_over(config: DictConfig) -> list[str]:

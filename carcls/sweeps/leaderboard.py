@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,30 @@ _ENSEMBLE = 3  # the best so many predict together
 _Z = 1.959964  # of a 95 % interval
 
 
+@dataclass(kw_only=True)
+class Searched:
+    """What a search has found so far.
+
+    Attributes:
+        text: For people, in a line.
+        picture: How it went, a PNG file; None while there is nothing to see.
+    """
+
+    text: str
+    picture: bytes | None
+
+
 class Leaderboard:
     """The table, the pages and the picture in a sweep's directory.
 
     Args:
         sweep_dir: Where the jobs have their directories.
+
+    Attributes:
+        searched: What is known of the search that chooses the jobs; None where none does.
     """
+
+    searched: Searched | None = None
 
     def __init__(self, sweep_dir: Path) -> None:
         self.sweep_dir = sweep_dir
@@ -64,12 +83,12 @@ class Leaderboard:
 
     def shown(self, job: Job) -> str:
         """What a job reached, in words; empty where there is no number."""
-        row = self._reached(job)
+        row = self.reached(job)
         return leaderboard_page.shown_accuracy(row) if "val_accuracy" in row else ""
 
     def accuracy(self, job: Job) -> float | None:
         """What a job reached on its validation photos, if it is done and there are some."""
-        return self._reached(job).get("val_accuracy")
+        return self.reached(job).get("val_accuracy")
 
     def _content(self, jobs: Sequence[Job]) -> leaderboard_page.Content:
         keys = varying(jobs)
@@ -90,15 +109,17 @@ class Leaderboard:
             effects=effects(rows, keys),
             commands=self._commands(rows),
             picture=None,
+            searched=self.searched and self.searched.text,
+            search_picture=self.searched and self.searched.picture,
         )
 
     def _row(self, job: Job, keys: list[str]) -> dict[str, Any]:
         given = values_of(job)
         row: dict[str, Any] = {"job": job.number, "state": job.state}
         row |= {key: given.get(key, DEFAULT) for key in keys}
-        return row | self._reached(job) | {"error": job.error, "run": job.folder}
+        return row | self.reached(job) | {"error": job.error, "run": job.folder}
 
-    def _reached(self, job: Job) -> dict[str, Any]:
+    def reached(self, job: Job) -> dict[str, Any]:
         """The numbers of a job that is done, from its directory."""
         run = self.sweep_dir / job.folder
         metrics = _read(run / files.METRICS)
@@ -184,9 +205,12 @@ def effects(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame | None:
         key, value, jobs, mean, std (over jobs; NaN for one), low and high (the worst and the best
         job), keys with the widest range of means first; None while fewer than two jobs are done.
     """
-    if "val_accuracy" not in rows or rows.val_accuracy.notna().sum() < 2 or not keys:
+    if "val_accuracy" not in rows or rows.val_accuracy.notna().sum() < 2:
         return None
     done = rows[rows.val_accuracy.notna()]
+    keys = [key for key in keys if not _is_continuous(done[key])]
+    if not keys:
+        return None
     found = {}
     for key in keys:
         names = {"count": "jobs", "min": "low", "max": "high"}
@@ -198,6 +222,12 @@ def effects(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame | None:
     ranges = {key: each["mean"].max() - each["mean"].min() for key, each in found.items()}
     order = sorted(found, key=lambda key: -ranges[key])
     return pd.concat([found[key] for key in order], ignore_index=True)
+
+
+def _is_continuous(values: pd.Series) -> bool:
+    """Whether these are numbers that hardly repeat, so that each one's mean would say nothing."""
+    is_numeric = all(_order(value)[0] == 0 for value in values)
+    return is_numeric and len(values) > 3 and values.nunique() > 0.75 * len(values)
 
 
 def _order(value: str) -> tuple[int, float, str]:

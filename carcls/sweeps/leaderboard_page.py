@@ -13,7 +13,7 @@ import pandas as pd
 from carcls import pages
 from carcls import run as files
 from carcls.console import duration, table
-from carcls.sweeps.record import BROKEN, DONE, RUNNING, STOPPED, WAITING
+from carcls.sweeps.record import BROKEN, DONE, PRUNED, RUNNING, STOPPED, WAITING
 
 _ABOUT = (
     "Accuracies are of each job's validation photos, with 95 % intervals (Wilson). The best of "
@@ -39,6 +39,8 @@ class Content:
         effects: Of `carcls.sweeps.leaderboard.effects`.
         commands: What to run next, with a name each.
         picture: Of the effects, a PNG file.
+        searched: What a search has found, in a line; None where none chose the jobs.
+        search_picture: How it went, a PNG file.
     """
 
     title: str
@@ -48,6 +50,8 @@ class Content:
     effects: pd.DataFrame | None
     commands: list[tuple[str, str]]
     picture: bytes | None
+    searched: str | None = None
+    search_picture: bytes | None = None
 
 
 def shown_accuracy(row: dict | pd.Series) -> str:
@@ -60,8 +64,8 @@ def cells(content: Content, with_errors: bool = True) -> tuple[list[str], list[l
     """The table as people read it: its columns and rows."""
     rows = content.rows
     shown: dict[str, Callable[[pd.Series], str]] = {"job": lambda row: f"#{row['job']}"}
-    for key in content.keys:
-        shown[key] = lambda row, key=key: str(row[key])
+    for name, key in zip(_short(content.keys), content.keys, strict=True):
+        shown[name] = lambda row, key=key: str(row[key])
     shown["state"] = lambda row: row["state"]
     if "val_accuracy" in rows:
         shown["accuracy"] = lambda row: _unless_missing(row, "val_accuracy", shown_accuracy)
@@ -85,6 +89,12 @@ def cells(content: Content, with_errors: bool = True) -> tuple[list[str], list[l
     ]
 
 
+def _short(keys: list[str]) -> list[str]:
+    """The last part of each key, where that is no other's."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return [key if last.count(name) > 1 else name for key, name in zip(keys, last, strict=True)]
+
+
 def _unless_missing(row: pd.Series, name: str, show: Callable[[pd.Series], str]) -> str:
     return "-" if pd.isna(row[name]) else show(row)
 
@@ -95,6 +105,7 @@ def headline(content: Content) -> str:
     counts = {
         "done": states.isin(DONE).sum(), "running": (states == RUNNING).sum(),
         "waiting": (states == WAITING).sum(), "stopped": (states == STOPPED).sum(),
+        "given up": (states == PRUNED).sum(),
     }  # fmt: skip
     counts |= {name: (states == name).sum() for name in BROKEN}
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
@@ -103,7 +114,8 @@ def headline(content: Content) -> str:
 
 def as_text(content: Content) -> str:
     """For the terminal, where errors are told below, since they would make the table too wide."""
-    return f"{table(*cells(content, with_errors=False))}\n\n{headline(content)}"
+    lines = [headline(content), *([content.searched] if content.searched else [])]
+    return f"{table(*cells(content, with_errors=False))}\n\n" + "\n".join(lines)
 
 
 def build_markdown(content: Content) -> str:
@@ -112,6 +124,9 @@ def build_markdown(content: Content) -> str:
     if content.constant:
         lines += [f"All with `{' '.join(content.constant)}`.", ""]
     lines += [*_markdown_table(*cells(content)), "", _ABOUT]
+    if content.searched:
+        lines += ["", "## The search", "", content.searched]
+        lines += ["", "![](search.png)"] if content.search_picture else []
     if content.effects is not None:
         lines += ["", "## How the overrides matter", "", _ABOUT_EFFECTS, ""]
         lines += [*_markdown_table(*_effect_cells(content.effects)), "", "![](leaderboard.png)"]
@@ -133,8 +148,12 @@ def build_page(content: Content) -> str:
         effects = f"<p>{_ABOUT_EFFECTS}</p>" + _html_table(*_effect_cells(content.effects))
         if content.picture:
             effects += pages.chart(content.picture, "Accuracy by the values of each override")
+    searched = f"<p>{escape(content.searched)}</p>" if content.searched else ""
+    if content.search_picture:
+        searched += pages.chart(content.search_picture, "How the search went, and what mattered")
     sections = {
         "jobs": ("The jobs", _with_links(content) + f"{with_all}<p>{_ABOUT}</p>"),
+        "search": ("The search", searched),
         "effects": ("How the overrides matter", effects),
         "next": ("Next", f"<pre>{commands}</pre>" if commands else ""),
     }

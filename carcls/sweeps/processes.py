@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TextIO
 
 from carcls import swept
-from carcls.sweeps.record import FAILED, FINISHED, KILLED, RUNNING, STOPPED, WAITING, Job
+from carcls.sweeps.record import FAILED, FINISHED, KILLED, PRUNED, RUNNING, STOPPED, WAITING, Job
 
 _POLL_SECONDS = 0.1
 _KEPT_LINES = 500  # of what a job says on standard error
@@ -25,44 +25,64 @@ _INTERRUPTED = 130  # as shells have it, and carcls.cli
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     command_of: Callable[[Job], list[str]],
     places: Sequence[dict[str, str]],
     changed: Callable[[Job], None],
+    is_enough: Callable[[Job], bool] = lambda job: False,
 ) -> None:
-    """Runs the jobs that wait, and sets their states, errors and statuses.
+    """Runs jobs, and sets their states, errors and statuses.
 
     What they say is handed on as it comes. Ctrl-C and SIGTERM are handed on to those that run, and
     no other is started: they may save what they reached. A second one stops them at once, a third
     one kills them. If this process is killed, they get SIGTERM.
 
     Args:
-        jobs: Those of any other state are left as they are.
+        jobs: The next is taken when there is a place for it. One that does not wait is left as it
+            is, and told to `changed`.
         command_of: Gives the words of a job's command.
         places: As many jobs run at a time; each is added to its job's environment.
         changed: Called when a job has started, and when it has ended.
+        is_enough: Asked all the time of each job that runs. One that is to end saves what it
+            reached, as after Ctrl-C.
 
     Raises:
         KeyboardInterrupt: If it was stopped; when all have ended.
     """
-    waiting = deque(job for job in jobs if job.state == WAITING)
-    free, running = deque(places), []
+    waiting = iter(jobs)
+    free, running, is_over = deque(places), [], False
     with _noting_signals() as received:
         handed_on = 0
-        while running or (waiting and not received):
-            while free and waiting and not received:
-                job, place = waiting.popleft(), free.popleft()
-                running.append(_start(job, command_of(job), place, len(places)))
-                changed(job)
-            for number in received[handed_on:]:
-                handed_on += 1
-                _hand_on(number, handed_on, running)
-            for one in [one for one in running if one.popen.poll() is not None]:
-                running.remove(one)
-                free.append(one.place)
-                _conclude(one, is_stopping=bool(received))
-                changed(one.job)
-            time.sleep(_POLL_SECONDS)
+        try:
+            while running or not (is_over or received):
+                while free and not (is_over or received):
+                    job = next(waiting, None)
+                    is_over = job is None
+                    if job is not None and job.state == WAITING:
+                        place = free.popleft()
+                        running.append(_start(job, command_of(job), place, len(places)))
+                    if job is not None:
+                        changed(job)
+                for number in received[handed_on:]:
+                    handed_on += 1
+                    _hand_on(number, handed_on, running)
+                for one in [one for one in running if one.popen.poll() is not None]:
+                    running.remove(one)
+                    free.append(one.place)
+                    _conclude(one, is_stopping=bool(received))
+                    changed(one.job)
+                for one in running:
+                    if not (received or one.is_given_up) and is_enough(one.job):
+                        one.is_given_up = True
+                        one.popen.send_signal(signal.SIGINT)
+                time.sleep(_POLL_SECONDS)
+        except Exception:  # of who chooses the jobs: those that run save what they reached
+            for one in running:
+                one.popen.send_signal(signal.SIGINT)
+            for one in running:
+                one.popen.wait()
+                _conclude(one, is_stopping=True)
+            raise
         if received:
             raise KeyboardInterrupt
 
@@ -102,6 +122,7 @@ class _Running:
     popen: subprocess.Popen
     place: dict[str, str]
     relays: list[threading.Thread]
+    is_given_up: bool = False
     said: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
 
 
@@ -180,7 +201,9 @@ def _conclude(one: _Running, is_stopping: bool) -> None:
     job, status = one.job, one.popen.returncode
     job.status = status
     if status == 0:
-        job.state = FINISHED
+        job.state, job.error = FINISHED, None
+    elif status == _INTERRUPTED and one.is_given_up:
+        job.state = PRUNED  # why is known to who gave it up
     elif status == _INTERRUPTED or (is_stopping and status < 0):
         job.state, job.error = STOPPED, None if is_stopping else "by a signal to this job alone"
     elif status < 0:

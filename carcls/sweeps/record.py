@@ -13,6 +13,7 @@ from carcls.errors import UserError
 SWEEP = "sweep.json"
 WAITING, RUNNING, FINISHED, SKIPPED = "waiting", "running", "finished", "finished before"
 FAILED, KILLED, STOPPED = "failed", "killed", "stopped"
+PRUNED = "given up"  # by a search, for others did better
 DONE = (FINISHED, SKIPPED)
 BROKEN = (FAILED, KILLED)
 
