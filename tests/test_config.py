@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from carcls.config import (
     PlateauSchedule,
@@ -15,6 +16,7 @@ from carcls.config import (
     to_evaluate_config,
     to_plain,
     to_predict_config,
+    to_search_config,
 )
 from carcls.errors import UserError
 
@@ -43,6 +45,26 @@ def as_composed(*overrides: str, name: str = "train"):
     """As the command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(name, list(overrides))
+
+
+def one_of_sweep(words: list[str]) -> list[str]:
+    """The overrides of one job of `-m`: what is swept over with its first value."""
+    found = []
+    for word, each in zip(words, OverridesParser.create().parse_overrides(words), strict=True):
+        if not each.is_sweep_override():
+            found.append(word)
+        elif each.is_discrete_sweep():
+            found.append(f"{each.get_key_element()}={next(each.sweep_string_iterator())}")
+    return found
+
+
+def without_search(config: DictConfig) -> DictConfig:
+    """What the jobs of a search have; `search` itself is checked here."""
+    if config.get("search") is not None:
+        to_search_config(config.search)
+    with open_dict(config):
+        config.pop("search", None)
+    return config
 
 
 def options(group: str) -> list[str]:

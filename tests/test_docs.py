@@ -19,7 +19,7 @@ from carcls.config import (
     to_predict_config,
 )
 from carcls.quoting import quote_paths
-from tests.test_config import as_composed
+from tests.test_config import as_composed, one_of_sweep, without_search
 
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -66,8 +66,8 @@ def check_script(script: str, arguments: list[str]) -> None:
     if "--help" in words:
         return
     if "-m" in arguments:
-        words = [word.split(",")[0] for word in words]
-    TO_CONFIG[name](as_composed(*quote_paths(words), name=name))
+        words = one_of_sweep(quote_paths(words))
+    TO_CONFIG[name](without_search(as_composed(*quote_paths(words), name=name)))
 
 
 def check_python(words: list[str]) -> None:

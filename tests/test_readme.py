@@ -18,7 +18,15 @@ from carcls.config import (
     to_predict_config,
 )
 from carcls.quoting import quote_paths
-from tests.test_config import CONF, GROUPS, as_composed, composed, options
+from tests.test_config import (
+    CONF,
+    GROUPS,
+    as_composed,
+    composed,
+    one_of_sweep,
+    options,
+    without_search,
+)
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,12 +45,11 @@ def commands_of(script: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("words", commands_of("train.py"), ids=" ".join)
 def test_every_training_command_composes(words):
-    overrides = [
-        word.split(",")[0] if "-m" in words else word
-        for word in words
-        if word != "-m" and not word.startswith("hydra.launcher.")  # a key of the launcher's own
-    ]
-    assert to_config(composed(*quote_paths(overrides))).finetune.stages
+    of_launcher = "hydra.launcher."  # whose keys are its own
+    overrides = [word for word in words if word != "-m" and not word.startswith(of_launcher)]
+    overrides = quote_paths(overrides)
+    overrides = one_of_sweep(overrides) if "-m" in words else overrides
+    assert to_config(without_search(composed(*overrides))).finetune.stages
 
 
 @pytest.mark.parametrize("words", commands_of("predict.py"), ids=" ".join)

@@ -196,6 +196,11 @@ def test_a_range_holds_what_is_between_its_ends(low, width, is_log, share):
     assert not holds(distribution, low + width + 0.01)
 
 
+def test_a_dimension_of_the_command_line_replaces_one_of_the_yaml():
+    space = {"a.b": [1, 2], "c": {"low": 1, "high": 2}, "a": {"b": [3], "d": {"e": [4]}}}
+    assert settings(space=space).space == {"a.b": [3], "c": {"low": 1, "high": 2}, "a.d.e": [4]}
+
+
 def test_dimensions_are_what_they_look_like():
     assert distribution_of({"low": 1, "high": 8}) == IntDistribution(1, 8)
     assert distribution_of({"low": 4, "high": 12, "step": 4}) == IntDistribution(4, 12, step=4)
@@ -322,7 +327,7 @@ def test_a_command_that_cannot_train_is_not_searched(tmp_path):
         (["data.refit=true"], 2, "Expected runs with validation photos, whose accuracy a search"),
         (["search.trials=0"], 2, "Expected search.trials to be at least 1"),
         (["backbone=keras", "backbone.name=x"], 2, "Received: backbone.name=x"),
-        (["optimizer.momentum=choice(0.5,0.9)"], 1, "momentum"),
+        (["optimizer.momentum=choice(0.5,0.9)"], 2, "Could not override 'optimizer.momentum'"),
         (["+search.space.optimizer=[adamw,lion]"], 2, "search.space, with optimizer=lion: "),
         (
             ["finetune=probe", "augmentation=none", "optimizer.learning_rate=1"], 2,

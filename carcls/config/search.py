@@ -44,8 +44,18 @@ class SearchConfig:
             "search.study, a name that all machines of this search give, with search.storage",
             study=self.study,
         )
+        self.space = _flat(self.space)
         for key, values in self.space.items():
             _check_dimension(key, values)
+
+
+def _flat(space: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """With keys as `a.b`: a command line's `+search.space.a.b=[1,2]` nests them."""
+    flat: dict[str, Any] = {}
+    for key, values in space.items():
+        is_inner = isinstance(values, dict) and values and not set(values) & set(_BOUNDS)
+        flat |= _flat(values, f"{prefix}{key}.") if is_inner else {f"{prefix}{key}": values}
+    return flat
 
 
 def _check_dimension(key: str, values: Any) -> None:
