@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +120,7 @@ def test_what_a_killed_writer_left_is_not_read_and_is_removed(tmp_path):
     assert list(folder.iterdir()) == []
 
 
-def test_two_processes_do_not_train_in_one_directory(tmp_path):
+def test_two_processes_do_not_train_in_one_directory(tmp_path, capsys):
     run = tmp_path / "run"
     script = (
         "import sys\n"
@@ -138,10 +140,16 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path):
         f"Expected a run directory in which no other process trains. Received: {run}, where "
         f"process {holder.pid} does. Wait for it, or end it first."
     )
-    holder.kill()
-    holder.wait()
+    generations.wait_until_free(run, seconds=0.5)
+    assert capsys.readouterr().out == (
+        f"Waits for the process that still saves what it reached in {run}.\n"
+    )
+    threading.Timer(0.5, holder.kill).start()
+    generations.wait_until_free(run)
+    assert holder.wait() == -signal.SIGKILL  # before which it did not return
     holder.stdin.close()
     holder.stdout.close()
+    generations.wait_until_free(tmp_path / "none")
     with generations.alone(run):  # a process that is dead holds nothing
         assert (run / ".lock").read_text() == str(os.getpid())
     assert not (run / ".lock").exists()

@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -152,6 +153,33 @@ def alone(workdir: Path) -> Iterator[None]:
             with suppress(OSError):  # it is not there, or something is in it
                 mine.unlink() if mine is path else mine.rmdir()
         file.close()
+
+
+def wait_until_free(workdir: Path, seconds: float = 300) -> None:
+    """Returns when no other process trains in a run directory, or has not ended for too long.
+
+    Args:
+        workdir: Of the run.
+        seconds: How long to wait at most.
+    """
+    path, until = workdir / _LOCK, time.monotonic() + seconds
+    is_told = False
+    while fcntl is not None and time.monotonic() < until:
+        try:
+            with path.open("rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not is_told:
+                print(
+                    "Waits for the process that still saves what it reached in "
+                    f"{files.shown(workdir)}.",
+                    flush=True,
+                )
+            is_told = True
+            time.sleep(0.2)
+        except OSError:  # there is no lock, or no such thing on this disk
+            return
 
 
 def _locked(path: Path) -> BinaryIO:

@@ -18,6 +18,8 @@ from carcls.config import TrainConfig, to_config, to_plain, with_absolute_paths
 from carcls.data.sources import read_training_photos
 from carcls.errors import UserError
 from carcls.quoting import quote_paths
+from carcls.swept import is_swept
+from carcls.training import generations
 from carcls.training.refit import without_validation
 
 _CONF = str(Path(__file__).parent.parent.parent / "conf")
@@ -94,6 +96,8 @@ def find_run(arguments: Sequence[str]) -> Path | None:
     if wanted == "auto":
         return _own_run(rest)
     run = Path(wanted).expanduser()
+    if is_swept():  # whose sweep may have been killed a moment ago
+        generations.wait_until_free(run)
     recorded = _recorded(run)
     if recorded is None:
         raise UserError(
