@@ -46,7 +46,8 @@ def run_trial(study: Study, quality: float, epochs: int = 8) -> int:
     """Reports a trial that grows to `quality`; how many epochs it was let train."""
     trial = study.ask()
     for epoch in range(1, epochs + 1):
-        if study.report(trial, epoch, quality * epoch / epochs):
+        study.report(trial, epoch, quality * epoch / epochs)
+        if study.is_behind(trial):
             study.give_up(trial)
             return epoch
     study.complete(trial, score(quality, 1.0), quality)
@@ -84,7 +85,7 @@ def test_a_search_goes_on_as_if_it_had_never_stopped(tmp_path):
     again = study_in(tmp_path / "parts")
     assert again.left_open() == [cut_off]
     assert again.reached(cut_off) == 0
-    assert not again.report(cut_off, 1, 0.6)
+    again.report(cut_off, 1, 0.6)
     assert again.reached(cut_off) == 1
     again.complete(cut_off, score(0.6, 1.0), 0.6)
     for quality in qualities[4:]:
@@ -310,10 +311,14 @@ def test_a_search_that_is_killed_goes_on_and_gives_up_what_is_bad(tmp_path):
     assert "#1  goes on, in" in second.stdout
     assert "Search: 3 of 3 trials begun (2 finished, 1 given up early), in outputs" in second.stdout
     assert states() == {0: "finished", 1: "given up", 2: "finished"}
+    third = start()
+    assert third.returncode == 0, third.stderr
+    assert "  starts, in" not in third.stdout
+    assert "3 jobs: 2 done, 1 given up." in third.stdout
     (sweep,) = (tmp_path / "outputs").iterdir()
     board = pd.read_csv(sweep / "leaderboard.csv")
     assert board.val_accuracy.fillna(0).tolist() == [0.8, 0.6, 0]
-    assert board.error.iloc[2] == "after 2 of 9 epochs, with 6.7%"
+    assert board.error.iloc[2] == "after 3 of 9 epochs, with 10.0%"
     page = (sweep / "leaderboard.html").read_text()
     assert "the command&#x27;s own values reach 60.0%." in page
     assert "The search" in page

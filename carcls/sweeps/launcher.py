@@ -102,7 +102,7 @@ class ProcessLauncher(Launcher):
         trials: Iterable[tuple[int, list[str]]],
         keys: list[str],
         is_given_up: Callable[[Job, Path, TrainConfig | None], bool],
-        searched: Callable[[Job, Path, dict[str, Any]], Searched],
+        searched: Callable[[Job | None, dict[str, Any]], Searched],
     ) -> None:
         """Runs trials, each chosen when there is a place for it, and returns when all have ended.
 
@@ -112,8 +112,8 @@ class ProcessLauncher(Launcher):
             keys: What the trials differ in.
             is_given_up: Asked all the time of each job that runs, with its directory and what it
                 trains; a job that is given up saves what it reached.
-            searched: Called when a job has started, and when it has ended, with the sweep's
-                directory and what the job reached (empty while it runs); what it returns is shown.
+            searched: Called with None first, then with a job when it has started, and when it has
+                ended, and with what it reached (empty while it runs); what it returns is shown.
 
         Raises:
             KeyboardInterrupt: If it was stopped, after all that ran have saved.
@@ -121,6 +121,8 @@ class ProcessLauncher(Launcher):
         board, places = Leaderboard(sweep_dir), self._places()
         configs: dict[int, TrainConfig | None] = {}
         ran: list[Job] = []
+        self._planned([], sweep_dir)  # those of before
+        board.searched = searched(None, {})
 
         def planned() -> Iterator[Job]:
             for number, overrides in trials:
@@ -131,7 +133,7 @@ class ProcessLauncher(Launcher):
                 yield job
 
         def changed(job: Job) -> None:
-            board.searched = searched(job, sweep_dir, board.reached(job))
+            board.searched = searched(job, board.reached(job))
             self._write(sweep_dir, board)
             _say(job, keys, sweep_dir, board.shown(job))
 
@@ -159,7 +161,8 @@ class ProcessLauncher(Launcher):
 
     def _planned(self, wanted: Sequence[Wanted], sweep_dir: Path) -> list[Job]:
         """The jobs for what is wanted, which are added to those of before."""
-        before = [job for job in record.read_jobs(sweep_dir) if job not in self.jobs]
+        known = {job.folder for job in self.jobs}  # as they are now, not as they were written
+        before = [job for job in record.read_jobs(sweep_dir) if job.folder not in known]
         before = [job for job in before if job.state != record.WAITING]
         for job in before:  # nothing of an earlier command runs: this one has the directory
             job.state = record.STOPPED if job.state == record.RUNNING else job.state

@@ -202,7 +202,7 @@ def _conclude(one: _Running, is_stopping: bool) -> None:
     job.status = status
     if status == 0:
         job.state, job.error = FINISHED, None
-    elif status == _INTERRUPTED and one.is_given_up:
+    elif one.is_given_up and status in (_INTERRUPTED, -signal.SIGINT):
         job.state = PRUNED  # why is known to who gave it up
     elif status == _INTERRUPTED or (is_stopping and status < 0):
         job.state, job.error = STOPPED, None if is_stopping else "by a signal to this job alone"

@@ -68,7 +68,7 @@ class SearchSweeper(Sweeper):
         _refuse_unmeasured(config)
         defaults = {key: _value_of(base, key) for key in space}
         self._check(given, space)
-        sweep_dir = Path(str(self.config.hydra.sweep.dir))
+        sweep_dir = self.sweep_dir = Path(str(self.config.hydra.sweep.dir))
         with self.launcher.alone(sweep_dir):
             distributions = {key: distribution_of(values) for key, values in space.items()}
             self.study = Study(self.settings, sweep_dir, distributions, defaults, config.seed)
@@ -93,10 +93,11 @@ class SearchSweeper(Sweeper):
         """Reports what a running job reached since the last time."""
         trial = self.trials[job.number]
         history = _read_history(run / files.HISTORY)
-        known = self.epochs.get(job.number, self.study.reached(trial))
+        is_from_before = job.number not in self.epochs  # of a run that goes on, and only begins to
+        known = self.study.reached(trial) if is_from_before else self.epochs[job.number]
+        self.epochs[job.number] = max(known, len(history))
         if len(history) <= known or config is None:
             return False
-        self.epochs[job.number] = len(history)
         planned = sum(stage.epochs for stage in config.finetune.stages.values())
         stage, best = "", -math.inf
         for epoch, row in enumerate(history.itertuples(), start=1):
@@ -106,13 +107,27 @@ class SearchSweeper(Sweeper):
                 best = max(best, score(row.val_accuracy, row.val_loss))
             if epoch <= known or best == -math.inf:
                 continue
-            if self.study.report(trial, epoch, best) and epoch < planned:
+            self.study.report(trial, epoch, best)
+            if is_from_before or not self.study.is_behind(trial):
+                continue
+            if len(history) < planned:  # else it has ended by itself
                 job.error = f"after {epoch} of {planned} epochs, with {best:.1%}"
                 return True
         return False
 
-    def _searched(self, job: Job, sweep_dir: Path, reached: dict[str, Any]) -> Searched:
+    def _searched(self, job: Job | None, reached: dict[str, Any]) -> Searched:
         """Notes how a job ended, and says how far the search is."""
+        if job is not None:
+            self._note(job, reached)
+        frame = self.study.frame()
+        is_new = job is None or job.state != record.RUNNING
+        if is_new and frame.score.notna().any():
+            importances = self.study.importances()
+            figure = search_picture.draw_search(frame, importances, self.study.space)
+            self.picture = figure.write(self.sweep_dir / PICTURE)
+        return Searched(text=_told(frame, self.settings, self.study.where), picture=self.picture)
+
+    def _note(self, job: Job, reached: dict[str, Any]) -> None:
         trial = self.trials[job.number]
         if job.state == record.PRUNED:
             self.study.give_up(trial)
@@ -124,12 +139,6 @@ class SearchSweeper(Sweeper):
                 f"Expected the command's own values, the first trial, to train. Received: "
                 f"{job.error} Nothing else was tried."
             )
-        frame = self.study.frame()
-        if frame.score.notna().any() and (job.state != record.RUNNING or self.picture is None):
-            importances = self.study.importances()
-            figure = search_picture.draw_search(frame, importances, self.study.space)
-            self.picture = figure.write(sweep_dir / PICTURE)
-        return Searched(text=_told(frame, self.settings, self.study.where), picture=self.picture)
 
     def _space(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
         """What all trials are given, and the dimensions that are searched.

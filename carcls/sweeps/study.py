@@ -145,34 +145,36 @@ class Study:
             )
             asked = self._study.ask(self.space)
             asked.set_user_attr(_OWNER, self.owner)
-            return _trial(self._study.trials[asked.number])
+            return _trial(self._trials()[asked.number])
 
     def reached(self, trial: Trial) -> int:
         """After how many epochs this trial was last reported."""
         with self._telling():
-            return self._study.trials[trial.number].last_step or 0
+            return self._trials()[trial.number].last_step or 0
 
-    def report(self, trial: Trial, epoch: int, value: float) -> bool:
+    def report(self, trial: Trial, epoch: int, value: float) -> None:
         """Notes what a trial has reached.
 
         Args:
             trial: That runs.
             epoch: Counted from 1.
             value: The `score` of the best epoch of its stage so far.
-
-        Returns:
-            Whether others did so much better that it is to be given up.
         """
         with self._telling():
-            running = optuna.trial.Trial(self._study, self._study.trials[trial.number]._trial_id)
-            running.report(value, epoch)
-            return running.should_prune() and not trial.is_default
+            self._running(trial).report(value, epoch)
+
+    def is_behind(self, trial: Trial) -> bool:
+        """Whether others did so much better after as many epochs that it is to be given up.
+
+        Asked after each `report`: that it was asked counts for those judged later.
+        """
+        with self._telling():
+            return self._running(trial).should_prune() and not trial.is_default
 
     def complete(self, trial: Trial, value: float, accuracy: float) -> None:
         """Notes what a trial that came to its end has reached, as `score` and as accuracy."""
         with self._telling():
-            running = optuna.trial.Trial(self._study, self._study.trials[trial.number]._trial_id)
-            running.set_user_attr(_ACCURACY, accuracy)
+            self._running(trial).set_user_attr(_ACCURACY, accuracy)
             self._study.tell(trial.number, value)
 
     def give_up(self, trial: Trial) -> None:
@@ -218,6 +220,9 @@ class Study:
         with self._telling():
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.seed)
             return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+
+    def _running(self, trial: Trial) -> optuna.trial.Trial:
+        return optuna.trial.Trial(self._study, self._trials()[trial.number]._trial_id)
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
