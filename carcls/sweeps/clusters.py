@@ -1,0 +1,190 @@
+"""Sweeps under launchers that others have written, such as those of Ray and Slurm.
+
+What a sweep of ours has, whoever runs its jobs: the same command goes on with what it began, the
+others go on when one job fails, the command says which did, and a leaderboard compares them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra.core.config_store import ConfigLoadError, ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from hydra.utils import get_class
+from omegaconf import DictConfig
+
+from carcls import run as files
+from carcls.errors import JobFailedError, UserError
+from carcls.quoting import quoted
+from carcls.sweeps import command, launcher, record
+from carcls.sweeps.launcher import ProcessLauncher
+from carcls.sweeps.leaderboard import Leaderboard, varying
+from carcls.sweeps.plan import plan
+from carcls.sweeps.record import Job
+from carcls.training import generations
+
+log = logging.getLogger(__name__)
+
+_KEY = "hydra/launcher="
+_MODULE = "hydra_plugins.carcls_clusters"  # Hydra takes launchers from that package alone
+_STATES = {"finished": record.FINISHED, "find_lr": record.FINISHED, "running": record.RUNNING,
+           "interrupted": record.STOPPED, "failed": record.FAILED, "diverged": record.FAILED}  # fmt: skip
+_STATUS_FAILED, _STATUS_USER_ERROR = 1, 2  # as a process of its own would end
+
+
+class ReportingLauncher(ProcessLauncher):
+    """Has another launcher run the jobs.
+
+    Args:
+        given: Its arguments.
+    """
+
+    __module__ = _MODULE
+    other: ClassVar[type[Launcher]]  # a command has one
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__()
+        self.launcher = self.other(**given)
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Takes what Hydra has composed, for both."""
+        given = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
+        super().setup(**given)
+        self.launcher.setup(**given)
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Runs the jobs and returns when all have ended, with their validation accuracies.
+
+        Raises:
+            UserError: If another process runs a sweep in the same directory.
+            KeyboardInterrupt: If it was stopped.
+        """
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        sweep_dir = Path(str(self.config.hydra.sweep.dir))
+        with generations.alone(sweep_dir):
+            wanted = [
+                self._wanted(number, list(overrides))
+                for number, overrides in enumerate(job_overrides, start=initial_job_idx)
+            ]
+            before = [job for job in record.read_jobs(sweep_dir) if job not in self.jobs]
+            jobs = plan(wanted, sweep_dir, [*before, *self.jobs])
+            taken = {job.folder for job in jobs}
+            self.jobs = [*(job for job in [*self.jobs, *before] if job.folder not in taken), *jobs]
+            launcher._say_plan(jobs, varying(jobs), sweep_dir, num_places=1)
+            board = Leaderboard(sweep_dir)
+            self._write(sweep_dir, board)
+            try:
+                self._run([job for job in jobs if job.state == record.WAITING], sweep_dir)
+            finally:
+                self._write(sweep_dir, board)
+                self._tell(jobs)
+                print(board.summary(self.jobs), flush=True)
+            return [
+                launcher._returned(job, each, board) for job, each in zip(jobs, wanted, strict=True)
+            ]
+
+    def _run(self, jobs: Sequence[Job], sweep_dir: Path) -> None:
+        """Runs the jobs, and sets their states, errors and statuses."""
+        if not jobs:
+            return
+        try:
+            answers = self.launcher.launch(
+                [_overrides_of(job) for job in jobs], initial_job_idx=jobs[0].number
+            )
+        except BaseException as error:
+            for job in jobs:
+                _look_up(job, sweep_dir, error)
+            if not isinstance(error, Exception):
+                raise
+            log.error(f"The launcher ended with {_in_words(error)}", exc_info=self._is_verbose())
+            return
+        for job, answer in zip(jobs, answers, strict=True):
+            _conclude(job, answer)
+
+    def _is_verbose(self) -> bool:
+        return self.task_function.jobs.is_verbose
+
+
+def sweeping(arguments: list[str]) -> list[str]:
+    """Has the jobs of a sweep reported, and the same command go on with it.
+
+    Args:
+        arguments: As the shell hands them over.
+
+    Returns:
+        The same where no other launcher than ours is asked for, or there is no sweep; else,
+        unless a directory is given, with that of the sweep that the same command began.
+    """
+    asked = [argument for argument in arguments if argument.startswith(_KEY)]
+    if not asked or asked[-1] == f"{_KEY}{launcher.NAME}":
+        return arguments
+    rest = command.sweeping([argument for argument in arguments if argument not in asked])
+    rest = [argument for argument in rest if not argument.startswith(_KEY)]
+    other = _launcher_of(asked[-1].removeprefix(_KEY))
+    if other is None:
+        return [*rest, *asked]
+    _register(other)
+    return [*rest, *asked, f"hydra.launcher._target_={_MODULE}.{ReportingLauncher.__name__}"]
+
+
+def _launcher_of(name: str) -> type[Launcher] | None:
+    """The class of an installed launcher; None if it is Hydra's own, or not installed."""
+    Plugins.instance()  # imports what is installed
+    try:
+        target = ConfigStore.instance().load(f"hydra/launcher/{name}.yaml").node._target_
+    except (ConfigLoadError, AttributeError):
+        return None  # which Hydra tells
+    return None if target.startswith("hydra._internal.") else get_class(target)
+
+
+def _register(other: type[Launcher]) -> None:
+    ReportingLauncher.other = other
+    Plugins.instance().register(ReportingLauncher)
+    importlib.import_module(_MODULE.partition(".")[0])
+    sys.modules[_MODULE] = sys.modules[__name__]
+
+
+def _overrides_of(job: Job) -> list[str]:
+    """A process that dies is started again, on Ray and, after a time limit, by Slurm: it goes on."""
+    return [*job.overrides, "resume=auto", f"hydra.sweep.subdir={quoted(job.folder)}"]
+
+
+def _conclude(job: Job, answer: JobReturn) -> None:
+    if answer.status == JobStatus.COMPLETED:
+        job.state, job.error, job.status = record.FINISHED, None, 0
+        return
+    answer.status = JobStatus.COMPLETED  # else to ask what it returned raises that
+    error = answer.return_value
+    is_mistake = isinstance(error, JobFailedError) and error.is_mistake
+    job.status = _STATUS_USER_ERROR if is_mistake else _STATUS_FAILED
+    job.state, job.error = record.FAILED, _in_words(error)
+
+
+def _look_up(job: Job, sweep_dir: Path, error: BaseException) -> None:
+    """What has become of a job of which the launcher says nothing."""
+    facts: dict[str, Any] = {}
+    with suppress(UserError):
+        facts = files.read_json(sweep_dir / job.folder / files.RUN)
+    job.state = _STATES.get(facts.get("status"), record.WAITING)
+    if job.state != record.FINISHED and isinstance(error, Exception):
+        job.error = f"{job.state} when the launcher ended with {_in_words(error)}"
+
+
+def _in_words(error: BaseException) -> str:
+    name = "" if isinstance(error, JobFailedError) else f"{type(error).__name__}: "
+    lines = str(error).splitlines()
+    return f"{name}{lines[0] if lines else 'no reason given'}"
