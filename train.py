@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from carcls.cli import run_app
 from carcls.config import to_config
 from carcls.errors import UserError
+from carcls.run import RUN
 from carcls.sweeps.command import sweeping
 
 
@@ -17,7 +18,8 @@ def main(cfg: DictConfig, workdir: Path) -> None:
     if config.resume == "auto":  # a job on a cluster, which may have begun it before
         from carcls.training.resume import goes_on
 
-        config.resume = str(workdir) if goes_on(config, workdir) else None
+        is_begun = (workdir / RUN).is_file() and goes_on(config, workdir)
+        config.resume = str(workdir) if is_begun else None
     if config.resume:
         from carcls.training.resume import with_recorded
 

@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from carcls import run as files
 from carcls.errors import JobFailedError, UserError
 from carcls.quoting import quoted
-from carcls.sweeps import command, launcher, record
+from carcls.sweeps import command, launcher, on_ray, record
 from carcls.sweeps.launcher import ProcessLauncher
 from carcls.sweeps.leaderboard import Leaderboard, varying
 from carcls.sweeps.plan import plan
@@ -36,8 +36,10 @@ log = logging.getLogger(__name__)
 
 _KEY = "hydra/launcher="
 _MODULE = "hydra_plugins.carcls_clusters"  # Hydra takes launchers from that package alone
-_STATES = {"finished": record.FINISHED, "find_lr": record.FINISHED, "running": record.RUNNING,
-           "interrupted": record.STOPPED, "failed": record.FAILED, "diverged": record.FAILED}  # fmt: skip
+_STATES = {
+    "finished": record.FINISHED, "find_lr": record.FINISHED, "running": record.RUNNING,
+    "interrupted": record.STOPPED, "failed": record.FAILED, "diverged": record.FAILED,
+}  # fmt: skip
 _STATUS_FAILED, _STATUS_USER_ERROR = 1, 2  # as a process of its own would end
 
 
@@ -88,7 +90,7 @@ class ReportingLauncher(ProcessLauncher):
             board = Leaderboard(sweep_dir)
             self._write(sweep_dir, board)
             try:
-                self._run([job for job in jobs if job.state == record.WAITING], sweep_dir)
+                self._run([job for job in jobs if job.state == record.WAITING], sweep_dir, board)
             finally:
                 self._write(sweep_dir, board)
                 self._tell(jobs)
@@ -97,26 +99,36 @@ class ReportingLauncher(ProcessLauncher):
                 launcher._returned(job, each, board) for job, each in zip(jobs, wanted, strict=True)
             ]
 
-    def _run(self, jobs: Sequence[Job], sweep_dir: Path) -> None:
+    def _run(self, jobs: Sequence[Job], sweep_dir: Path, board: Leaderboard) -> None:
         """Runs the jobs, and sets their states, errors and statuses."""
-        if not jobs:
-            return
-        try:
-            answers = self.launcher.launch(
-                [_overrides_of(job) for job in jobs], initial_job_idx=jobs[0].number
-            )
-        except BaseException as error:
-            for job in jobs:
-                _look_up(job, sweep_dir, error)
-            if not isinstance(error, Exception):
-                raise
-            log.error(f"The launcher ended with {_in_words(error)}", exc_info=self._is_verbose())
-            return
-        for job, answer in zip(jobs, answers, strict=True):
-            _conclude(job, answer)
+        by_number = {job.number: job for job in jobs}
+        keys = varying(self.jobs)
 
-    def _is_verbose(self) -> bool:
-        return self.task_function.jobs.is_verbose
+        def ended(number: int, answer: JobReturn | BaseException) -> None:
+            job = by_number.pop(number)
+            _conclude(job, answer, sweep_dir / job.folder)
+            self._write(sweep_dir, board)
+            launcher._say(job, keys, sweep_dir, board.shown(job))
+
+        asked = [(job.number, _overrides_of(job)) for job in jobs]
+        try:
+            if jobs and self.other.__name__ == on_ray.LAUNCHER:
+                on_ray.run_on_ray(self.launcher, asked, ended)
+            elif jobs:
+                answers = self.launcher.launch([words for _, words in asked], jobs[0].number)
+                for (number, _), answer in zip(asked, answers, strict=True):
+                    ended(number, answer)
+        except Exception as error:  # of which the other jobs may know nothing, and go on
+            if self.task_function.jobs.is_verbose:
+                log.exception("the launcher ended")
+            for job in by_number.values():
+                job.state = _state_in(sweep_dir / job.folder)
+                if job.state != record.FINISHED:
+                    job.error = f"{job.state} when the launcher ended with {_in_words(error)}"
+        except KeyboardInterrupt:
+            for job in by_number.values():
+                job.state = _state_in(sweep_dir / job.folder)
+            raise
 
 
 def sweeping(arguments: list[str]) -> list[str]:
@@ -133,10 +145,10 @@ def sweeping(arguments: list[str]) -> list[str]:
     if not asked or asked[-1] == f"{_KEY}{launcher.NAME}":
         return arguments
     rest = command.sweeping([argument for argument in arguments if argument not in asked])
-    rest = [argument for argument in rest if not argument.startswith(_KEY)]
     other = _launcher_of(asked[-1].removeprefix(_KEY))
-    if other is None:
-        return [*rest, *asked]
+    if other is None or not any(argument.startswith(_KEY) for argument in rest):
+        return arguments
+    rest = [argument for argument in rest if not argument.startswith(_KEY)]
     _register(other)
     return [*rest, *asked, f"hydra.launcher._target_={_MODULE}.{ReportingLauncher.__name__}"]
 
@@ -159,29 +171,31 @@ def _register(other: type[Launcher]) -> None:
 
 
 def _overrides_of(job: Job) -> list[str]:
-    """A process that dies is started again, on Ray and, after a time limit, by Slurm: it goes on."""
+    """So that a job goes on whose process has died, and which the cluster starts again."""
     return [*job.overrides, "resume=auto", f"hydra.sweep.subdir={quoted(job.folder)}"]
 
 
-def _conclude(job: Job, answer: JobReturn) -> None:
-    if answer.status == JobStatus.COMPLETED:
-        job.state, job.error, job.status = record.FINISHED, None, 0
-        return
-    answer.status = JobStatus.COMPLETED  # else to ask what it returned raises that
-    error = answer.return_value
-    is_mistake = isinstance(error, JobFailedError) and error.is_mistake
-    job.status = _STATUS_USER_ERROR if is_mistake else _STATUS_FAILED
-    job.state, job.error = record.FAILED, _in_words(error)
+def _conclude(job: Job, answer: JobReturn | BaseException, run: Path) -> None:
+    """Sets what has become of a job, from what came back of it; an error if nothing did."""
+    job.status = job.error = None
+    if isinstance(answer, BaseException):
+        job.state = _state_in(run)
+        if job.state != record.FINISHED and isinstance(answer, Exception):
+            job.state, job.error = record.KILLED, _in_words(answer)
+    elif answer.status == JobStatus.COMPLETED:
+        job.state, job.status = record.FINISHED, 0
+    else:
+        answer.status = JobStatus.COMPLETED  # else to ask for what it returned raises that
+        error = answer.return_value
+        is_mistake = isinstance(error, JobFailedError) and error.is_mistake
+        job.status = _STATUS_USER_ERROR if is_mistake else _STATUS_FAILED
+        job.state, job.error = record.FAILED, _in_words(error)
 
 
-def _look_up(job: Job, sweep_dir: Path, error: BaseException) -> None:
-    """What has become of a job of which the launcher says nothing."""
-    facts: dict[str, Any] = {}
+def _state_in(run: Path) -> str:
     with suppress(UserError):
-        facts = files.read_json(sweep_dir / job.folder / files.RUN)
-    job.state = _STATES.get(facts.get("status"), record.WAITING)
-    if job.state != record.FINISHED and isinstance(error, Exception):
-        job.error = f"{job.state} when the launcher ended with {_in_words(error)}"
+        return _STATES.get(files.read_json(run / files.RUN).get("status"), record.WAITING)
+    return record.WAITING
 
 
 def _in_words(error: BaseException) -> str:
