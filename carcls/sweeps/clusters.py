@@ -102,17 +102,18 @@ class ReportingLauncher(ProcessLauncher):
     def _run(self, jobs: Sequence[Job], sweep_dir: Path, board: Leaderboard) -> None:
         """Runs the jobs, and sets their states, errors and statuses."""
         by_number = {job.number: job for job in jobs}
-        keys = varying(self.jobs)
+        keys, is_ray = varying(self.jobs), self.other.__name__ == on_ray.LAUNCHER
 
         def ended(number: int, answer: JobReturn | BaseException) -> None:
             job = by_number.pop(number)
             _conclude(job, answer, sweep_dir / job.folder)
-            self._write(sweep_dir, board)
             launcher._say(job, keys, sweep_dir, board.shown(job))
+            if is_ray:  # the others wait for all jobs
+                self._write(sweep_dir, board)
 
         asked = [(job.number, _overrides_of(job)) for job in jobs]
         try:
-            if jobs and self.other.__name__ == on_ray.LAUNCHER:
+            if jobs and is_ray:
                 on_ray.run_on_ray(self.launcher, asked, ended)
             elif jobs:
                 answers = self.launcher.launch([words for _, words in asked], jobs[0].number)
