@@ -8,7 +8,6 @@ from omegaconf import DictConfig
 from carcls.cli import run_app
 from carcls.config import to_config
 from carcls.errors import UserError
-from carcls.run import RUN
 from carcls.sweeps.command import sweeping
 
 
@@ -16,6 +15,7 @@ def main(cfg: DictConfig, workdir: Path) -> None:
     # Mistakes in the configuration and in the data are told before Keras loads: that takes long.
     config = to_config(cfg)
     if config.resume == "auto":  # a job on a cluster, which may have begun it before
+        from carcls.run import RUN
         from carcls.training.resume import goes_on
 
         is_begun = (workdir / RUN).is_file() and goes_on(config, workdir)

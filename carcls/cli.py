@@ -100,6 +100,7 @@ class _Jobs:
     job: Job
     is_verbose: bool
     script: str = field(default_factory=lambda: sys.argv[0])
+    directory: str = field(default_factory=os.getcwd)
     is_elsewhere: bool = False
     is_running: bool = False
     count: int = 0
@@ -119,7 +120,8 @@ class _Jobs:
         is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         self.count += 1
         self.is_running = True
-        if self.is_elsewhere:  # what that process was started with says nothing of the job
+        if self.is_elsewhere:  # how and where that process was started says nothing of the job
+            os.chdir(self.directory)
             sys.argv = [self.script, *HydraConfig.get().overrides.task]
         try:
             self.job(cfg, workdir)

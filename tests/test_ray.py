@@ -22,15 +22,24 @@ pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason=REASON)
 TIMEOUT_SECONDS = 300
 
 
+# What `ray start --head` makes, as long as its standard input is open.
+CLUSTER = """
+import sys, ray
+ray.init(num_cpus=1, include_dashboard=False, object_store_memory=78_643_200,
+         _node_ip_address="127.0.0.1", _temp_dir=sys.argv[1])
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.fixture
-def on_ray():
-    """Arguments of a command; when the test ends nothing of its Ray may be left."""
+def ray_folder(monkeypatch):
+    """Where a Ray writes; when the test ends nothing of it may be left, and no process."""
+    # Else Ray makes a token, and keeps it in the home directory.
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     folder = tempfile.mkdtemp(prefix="ray-")  # the path of a socket has room for few characters
-    init = "+hydra.launcher.ray.init"
-    yield [
-        "hydra/launcher=ray", f"{init}.num_cpus=1", f"{init}.include_dashboard=false",
-        f"{init}._node_ip_address=127.0.0.1", f"{init}._temp_dir={folder}",
-    ]  # fmt: skip
+    yield folder
     until = time.monotonic() + 30
     while (left := running_with(folder)) and time.monotonic() < until:
         time.sleep(0.1)
@@ -40,6 +49,18 @@ def on_ray():
     assert not left
 
 
+@pytest.fixture
+def cluster(ray_folder):
+    """The address of a Ray that was there before the command."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER, ray_folder],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        yield process.stdout.readline().strip()
+        process.stdin.close()
+
+
 def running_with(text: str) -> list[int]:
     """The processes whose command line has the text."""
     answer = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
@@ -47,20 +68,17 @@ def running_with(text: str) -> list[int]:
     return [int(pid) for pid, words in lines[1:] if text in words]
 
 
-@pytest.fixture
-def token(monkeypatch):
-    """Else Ray makes one and keeps it in the home directory."""
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
-def test_four_jobs_of_which_one_has_its_worker_killed_all_finish(tmp_path, on_ray, token):
+def test_four_jobs_of_which_one_has_its_worker_killed_all_finish(tmp_path, ray_folder):
     root = draw_competition(tmp_path / "data", per_class=3)
     sweep, said = tmp_path / "sweep", tmp_path / "said.txt"
+    init = "+hydra.launcher.ray.init"
     train = [
         sys.executable, str(ROOT / "train.py"), "-m", "seed=1,2,3,4", f"data.root={root}",
         "backbone=smallcnn", "finetune.stages.all.epochs=3", "runtime.checkpoint_minutes=1e-9",
         "runtime.eager=true", "runtime.preflight=false", "runtime.workers=0",
-        "hydra.sweep.dir=sweep", *on_ray,
+        "hydra.sweep.dir=sweep", "hydra/launcher=ray", f"{init}.num_cpus=1",
+        f"{init}.include_dashboard=false", f"{init}._node_ip_address=127.0.0.1",
+        f"{init}._temp_dir={ray_folder}",
     ]  # fmt: skip
     with said.open("w") as file:
         command = subprocess.Popen(
@@ -95,10 +113,10 @@ def test_four_jobs_of_which_one_has_its_worker_killed_all_finish(tmp_path, on_ra
     assert facts["1_smallcnn_scratch"]["command"].startswith("train.py seed=2 data.root=")
 
 
-def test_jobs_that_fail_or_die_are_told_and_keep_no_other_from_running(tmp_path, on_ray, token):
+def test_jobs_that_fail_or_die_are_told_and_keep_no_other_from_running(tmp_path, cluster):
     result = start(
         tmp_path, "seed=range(1,6)", "+hydra.launcher.ray.remote.max_retries=0",
-        "hydra.sweep.dir=sweep", *on_ray,
+        "hydra.sweep.dir=sweep", "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster}",
     )  # fmt: skip
     assert result.returncode == 1, result.stdout
     states = recorded(tmp_path / "sweep")

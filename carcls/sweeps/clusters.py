@@ -7,7 +7,6 @@ others go on when one job fails, the command says which did, and a leaderboard c
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,8 +30,6 @@ from carcls.sweeps.leaderboard import Leaderboard, varying
 from carcls.sweeps.plan import plan
 from carcls.sweeps.record import Job
 from carcls.training import generations
-
-log = logging.getLogger(__name__)
 
 _KEY = "hydra/launcher="
 _MODULE = "hydra_plugins.carcls_clusters"  # Hydra takes launchers from that package alone
@@ -83,6 +80,9 @@ class ReportingLauncher(ProcessLauncher):
                 for number, overrides in enumerate(job_overrides, start=initial_job_idx)
             ]
             before = [job for job in record.read_jobs(sweep_dir) if job not in self.jobs]
+            before = [job for job in before if job.state != record.WAITING]
+            for job in before:
+                job.state = record.STOPPED if job.state == record.RUNNING else job.state
             jobs = plan(wanted, sweep_dir, [*before, *self.jobs])
             taken = {job.folder for job in jobs}
             self.jobs = [*(job for job in [*self.jobs, *before] if job.folder not in taken), *jobs]
@@ -111,7 +111,7 @@ class ReportingLauncher(ProcessLauncher):
             if is_ray:  # the others wait for all jobs
                 self._write(sweep_dir, board)
 
-        asked = [(job.number, _overrides_of(job)) for job in jobs]
+        asked = [(job.number, _overrides_of(job, sweep_dir)) for job in jobs]
         try:
             if jobs and is_ray:
                 on_ray.run_on_ray(self.launcher, asked, ended)
@@ -120,12 +120,11 @@ class ReportingLauncher(ProcessLauncher):
                 for (number, _), answer in zip(asked, answers, strict=True):
                     ended(number, answer)
         except Exception as error:  # of which the other jobs may know nothing, and go on
-            if self.task_function.jobs.is_verbose:
-                log.exception("the launcher ended")
             for job in by_number.values():
                 job.state = _state_in(sweep_dir / job.folder)
                 if job.state != record.FINISHED:
-                    job.error = f"{job.state} when the launcher ended with {_in_words(error)}"
+                    job.error = f"{job.state} when the launcher ended"
+            self.task_function.jobs.tell(_launcher_ended(error))
         except KeyboardInterrupt:
             for job in by_number.values():
                 job.state = _state_in(sweep_dir / job.folder)
@@ -171,9 +170,14 @@ def _register(other: type[Launcher]) -> None:
     sys.modules[_MODULE] = sys.modules[__name__]
 
 
-def _overrides_of(job: Job) -> list[str]:
-    """So that a job goes on whose process has died, and which the cluster starts again."""
-    return [*job.overrides, "resume=auto", f"hydra.sweep.subdir={quoted(job.folder)}"]
+def _overrides_of(job: Job, sweep_dir: Path) -> list[str]:
+    """What a job runs with there: in its directory, and it goes on if it is started once more."""
+    return [
+        *job.overrides,
+        "resume=auto",
+        f"hydra.sweep.dir={quoted(str(sweep_dir.absolute()))}",
+        f"hydra.sweep.subdir={quoted(job.folder)}",
+    ]
 
 
 def _conclude(job: Job, answer: JobReturn | BaseException, run: Path) -> None:
@@ -197,6 +201,16 @@ def _state_in(run: Path) -> str:
     with suppress(UserError):
         return _STATES.get(files.read_json(run / files.RUN).get("status"), record.WAITING)
     return record.WAITING
+
+
+def _launcher_ended(error: Exception) -> UserError:
+    told = UserError(
+        "Expected hydra/launcher to run the jobs until all have ended. Received: "
+        f"{_in_words(error).rstrip('.')}. Jobs that had begun may go on without it. When none runs "
+        "any more, start the same command again: it goes on."
+    )
+    told.__cause__ = error
+    return told
 
 
 def _in_words(error: BaseException) -> str:

@@ -1,15 +1,17 @@
 """Jobs on Ray, each for itself: one whose process keeps dying ends none of the others.
 
-As hydra-ray-launcher does, with its configuration and its function for a job, but it waits for all
-jobs in order, and the first that raises ends the wait, this process, and with it all jobs.
+As hydra-ray-launcher does, with its configuration and its function for a job. But that waits for
+all jobs in order, so that the first which raises ends the wait, this process, and with it all jobs;
+and it gives its Ray a size that a cluster which is there already refuses.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import open_dict
 
@@ -39,8 +41,10 @@ def run_on_ray(
     import ray
     from hydra_plugins.hydra_ray_launcher._launcher_util import launch_job_on_ray, start_ray
 
-    launcher.ray_cfg.init.setdefault("object_store_memory", _OBJECT_STORE_BYTES)
-    start_ray(launcher.ray_cfg.init)
+    init = launcher.ray_cfg.init
+    if not init.get("address") and "RAY_ADDRESS" not in os.environ:  # one that is there has its own
+        init.setdefault("object_store_memory", _OBJECT_STORE_BYTES)
+    start_ray(init)
     numbers = {}
     for number, overrides in jobs:
         cfg = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, overrides)
@@ -64,8 +68,11 @@ def run_on_ray(
         number = numbers.pop(task)
         try:
             answer = ray.get(task)
-        except Exception as error:  # its process died too often, or what came back is unreadable
+        except ray.exceptions.RayError as error:  # its process died too often
             answer = KeyboardInterrupt() if is_stopped else error
+            if isinstance(error, ray.exceptions.RayTaskError) and not is_stopped:
+                answer = JobReturn(status=JobStatus.FAILED)  # our code is not there, say
+                answer.return_value = error.cause
         ended(number, answer)
     if is_stopped:
         raise KeyboardInterrupt
