@@ -6,10 +6,11 @@ READY := $(VENV)/ready
 
 .PHONY: demo test check docs-check bench clean
 
-$(READY): requirements.txt requirements-dev.txt
+$(READY): requirements.txt requirements-dev.txt requirements-clusters.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements.txt -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-clusters.txt
 	touch $(READY)
 
 # Train in stages on ten kinds of drawn car, predict their test photos, say where to look.

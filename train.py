@@ -14,6 +14,12 @@ from carcls.sweeps.command import sweeping
 def main(cfg: DictConfig, workdir: Path) -> None:
     # Mistakes in the configuration and in the data are told before Keras loads: that takes long.
     config = to_config(cfg)
+    if config.resume == "auto":  # a job on a cluster, which may have begun it before
+        from carcls.run import RUN
+        from carcls.training.resume import goes_on
+
+        is_begun = (workdir / RUN).is_file() and goes_on(config, workdir)
+        config.resume = str(workdir) if is_begun else None
     if config.resume:
         from carcls.training.resume import with_recorded
 
@@ -37,7 +43,12 @@ def main(cfg: DictConfig, workdir: Path) -> None:
 def before(arguments: list[str]) -> list[str]:
     """The command line of the run that `resume=` goes on with, or of the sweep that `-m` is."""
     if not any(argument.partition("=")[0].lstrip("+") == "resume" for argument in arguments):
-        return sweeping(arguments)  # which takes no time for a single run
+        arguments = sweeping(arguments)  # which takes no time for a single run
+        if any("hydra/launcher=" in argument for argument in arguments):
+            from carcls.sweeps import clusters
+
+            arguments = clusters.sweeping(arguments)
+        return arguments
     from carcls.training.resume import resuming
 
     return resuming(arguments)

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from carcls.errors import UserError
+from carcls.errors import JobFailedError, UserError
 from carcls.quoting import quote_paths
 from carcls.swept import is_swept, stop_with_sweep
 
@@ -73,6 +74,9 @@ def run_app(config_name: str, job: Job, before: Before | None = None) -> None:
         causes = [error, error.__cause__] if error.__cause__ else [error]
         print("\n".join(str(cause) for cause in causes), file=sys.stderr)
         status = STATUS_FAILED
+    except JobFailedError as error:  # in another process, which has told more of it
+        print(f"error: {error}", file=sys.stderr)
+        status = STATUS_USER_ERROR if error.is_mistake else STATUS_FAILED
     except BrokenPipeError:  # who read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(STATUS_FAILED)
@@ -87,32 +91,50 @@ def run_app(config_name: str, job: Job, before: Before | None = None) -> None:
 
 @dataclass
 class _Jobs:
-    """The jobs of one command, one after the other, and how they ended."""
+    """The jobs of one command, one after the other, and how they ended.
+
+    A launcher may send it to another process, once a job. Nobody there asks how its jobs ended:
+    then a failure is raised, for the launcher to hand back.
+    """
 
     job: Job
     is_verbose: bool
+    script: str = field(default_factory=lambda: sys.argv[0])
+    directory: str = field(default_factory=os.getcwd)
+    is_elsewhere: bool = False
     is_running: bool = False
     count: int = 0
     status: int = 0
     failures: list[str] = field(default_factory=list)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, is_elsewhere=True)
+
     def run(self, cfg: DictConfig) -> None:
+        """Runs one.
+
+        Raises:
+            JobFailedError: If it failed, and this process is not the command's.
+        """
         workdir = Path(HydraConfig.get().runtime.output_dir)
         is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         self.count += 1
         self.is_running = True
+        if self.is_elsewhere:  # how and where that process was started says nothing of the job
+            os.chdir(self.directory)
+            sys.argv = [self.script, *HydraConfig.get().overrides.task]
         try:
             self.job(cfg, workdir)
         except UserError as error:
-            self._fail(error, workdir, STATUS_USER_ERROR)
             self.tell(error)
             _remove_if_bare(workdir)
+            self._fail(error, workdir, STATUS_USER_ERROR)
         except Exception as error:
             _remove_if_bare(workdir)
-            if not is_sweep:
+            if not is_sweep and not self.is_elsewhere:
                 raise
-            self._fail(error, workdir, STATUS_FAILED)
             log.exception("this job failed; the sweep goes on")
+            self._fail(error, workdir, STATUS_FAILED)
         except BaseException:
             _remove_if_bare(workdir)
             raise
@@ -120,6 +142,8 @@ class _Jobs:
 
     def _fail(self, error: Exception, workdir: Path, status: int) -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if self.is_elsewhere:
+            raise JobFailedError(reason, is_mistake=status == STATUS_USER_ERROR) from None
         self._note(workdir.name, HydraConfig.get().overrides.task, reason, status)
 
     def add(

@@ -1,4 +1,4 @@
-"""The two ways in which this project says no."""
+"""The ways in which this project says no."""
 
 from pathlib import Path
 
@@ -26,3 +26,20 @@ class PhotoError(Exception):
     def __reduce__(self) -> tuple:
         """Exceptions are pickled by their message alone otherwise; it crosses processes."""
         return PhotoError, (self.path, self.reason)
+
+
+class JobFailedError(Exception):
+    """A job of a sweep failed in a process that another launcher than ours has started.
+
+    Args:
+        reason: Why, in one line.
+        is_mistake: Whether that was the user's mistake.
+    """
+
+    def __init__(self, reason: str, is_mistake: bool) -> None:
+        super().__init__(reason, is_mistake)  # both cross processes, and nothing else has to
+        self.reason = reason
+        self.is_mistake = is_mistake
+
+    def __str__(self) -> str:
+        return self.reason

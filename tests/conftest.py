@@ -17,7 +17,7 @@ settings.load_profile("carcls")
 # Files that take a minute or so: begun first, so that no worker is left alone with one at the end.
 LONG = (
     "test_backbones_in_stages", "test_resume", "test_training_processes", "test_experiments",
-    "test_training", "test_notebook", "test_stages", "test_folds", "test_mistakes",
+    "test_training", "test_ray", "test_notebook", "test_stages", "test_folds", "test_mistakes",
     "test_backbones", "test_applications", "test_explore", "test_prediction", "test_preflight",
     "test_ensemble", "test_api", "test_config", "test_feature_stage", "test_sweeps",
 )  # fmt: skip
