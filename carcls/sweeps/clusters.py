@@ -6,8 +6,6 @@ others go on when one job fails, the command says which did, and a leaderboard c
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigLoadError, ConfigStore
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_class
@@ -24,15 +22,12 @@ from omegaconf import DictConfig
 from carcls import run as files
 from carcls.errors import JobFailedError, UserError
 from carcls.quoting import quoted
-from carcls.sweeps import command, launcher, on_ray, record
+from carcls.sweeps import command, launcher, on_ray, plugins, record
 from carcls.sweeps.launcher import ProcessLauncher
 from carcls.sweeps.leaderboard import Leaderboard, varying
-from carcls.sweeps.plan import plan
 from carcls.sweeps.record import Job
-from carcls.training import generations
 
 _KEY = "hydra/launcher="
-_MODULE = "hydra_plugins.carcls_clusters"  # Hydra takes launchers from that package alone
 _STATES = {
     "finished": record.FINISHED, "find_lr": record.FINISHED, "running": record.RUNNING,
     "interrupted": record.STOPPED, "failed": record.FAILED, "diverged": record.FAILED,
@@ -47,7 +42,6 @@ class ReportingLauncher(ProcessLauncher):
         given: Its arguments.
     """
 
-    __module__ = _MODULE
     other: ClassVar[type[Launcher]]  # a command has one
 
     def __init__(self, **given: Any) -> None:
@@ -62,52 +56,23 @@ class ReportingLauncher(ProcessLauncher):
         super().setup(**given)
         self.launcher.setup(**given)
 
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Runs the jobs and returns when all have ended, with their validation accuracies.
+    def _places(self) -> list[dict[str, str]]:
+        return [{}]  # where jobs run is the other launcher's to say
 
-        Raises:
-            UserError: If another process runs a sweep in the same directory.
-            KeyboardInterrupt: If it was stopped.
-        """
-        setup_globals()
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        sweep_dir = Path(str(self.config.hydra.sweep.dir))
-        with generations.alone(sweep_dir):
-            wanted = [
-                self._wanted(number, list(overrides))
-                for number, overrides in enumerate(job_overrides, start=initial_job_idx)
-            ]
-            before = [job for job in record.read_jobs(sweep_dir) if job not in self.jobs]
-            before = [job for job in before if job.state != record.WAITING]
-            for job in before:
-                job.state = record.STOPPED if job.state == record.RUNNING else job.state
-            jobs = plan(wanted, sweep_dir, [*before, *self.jobs])
-            taken = {job.folder for job in jobs}
-            self.jobs = [*(job for job in [*self.jobs, *before] if job.folder not in taken), *jobs]
-            launcher._say_plan(jobs, varying(jobs), sweep_dir, num_places=1)
-            board = Leaderboard(sweep_dir)
-            self._write(sweep_dir, board)
-            try:
-                self._run([job for job in jobs if job.state == record.WAITING], sweep_dir, board)
-            finally:
-                self._write(sweep_dir, board)
-                self._tell(jobs)
-                print(board.summary(self.jobs), flush=True)
-            return [
-                launcher._returned(job, each, board) for job, each in zip(jobs, wanted, strict=True)
-            ]
-
-    def _run(self, jobs: Sequence[Job], sweep_dir: Path, board: Leaderboard) -> None:
-        """Runs the jobs, and sets their states, errors and statuses."""
+    def _run(
+        self,
+        jobs: Sequence[Job],
+        sweep_dir: Path,
+        board: Leaderboard,
+        places: Sequence[dict[str, str]],
+    ) -> None:
         by_number = {job.number: job for job in jobs}
         keys, is_ray = varying(self.jobs), self.other.__name__ == on_ray.LAUNCHER
 
         def ended(number: int, answer: JobReturn | BaseException) -> None:
             job = by_number.pop(number)
             _conclude(job, answer, sweep_dir / job.folder)
-            launcher._say(job, keys, sweep_dir, board.shown(job))
+            launcher.say(job, keys, sweep_dir, board.shown(job))
             if is_ray:  # the others wait for all jobs
                 self._write(sweep_dir, board)
 
@@ -149,8 +114,9 @@ def sweeping(arguments: list[str]) -> list[str]:
     if other is None or not any(argument.startswith(_KEY) for argument in rest):
         return arguments
     rest = [argument for argument in rest if not argument.startswith(_KEY)]
-    _register(other)
-    return [*rest, *asked, f"hydra.launcher._target_={_MODULE}.{ReportingLauncher.__name__}"]
+    ReportingLauncher.other = other
+    target = plugins.register(ReportingLauncher, "hydra/launcher", "reporting")
+    return [*rest, *asked, f"hydra.launcher._target_={target}"]
 
 
 def _launcher_of(name: str) -> type[Launcher] | None:
@@ -161,13 +127,6 @@ def _launcher_of(name: str) -> type[Launcher] | None:
     except (ConfigLoadError, AttributeError):
         return None  # which Hydra tells
     return None if target.startswith("hydra._internal.") else get_class(target)
-
-
-def _register(other: type[Launcher]) -> None:
-    ReportingLauncher.other = other
-    Plugins.instance().register(ReportingLauncher)
-    importlib.import_module(_MODULE.partition(".")[0])
-    sys.modules[_MODULE] = sys.modules[__name__]
 
 
 def _overrides_of(job: Job, sweep_dir: Path) -> list[str]:

@@ -81,20 +81,31 @@ class ProcessLauncher(Launcher):
                 for first_index, overrides in enumerate(job_overrides, start=initial_job_idx)
             ]
             jobs = self._planned(wanted, sweep_dir)
-            board, keys, places = Leaderboard(sweep_dir), varying(jobs), self._places()
-            _say_plan(jobs, keys, sweep_dir, len(places))
-
-            def changed(job: Job) -> None:
-                self._write(sweep_dir, board)
-                _say(job, keys, sweep_dir, board.shown(job))
-
+            board, places = Leaderboard(sweep_dir), self._places()
+            _say_plan(jobs, varying(jobs), sweep_dir, len(places))
             self._write(sweep_dir, board)
+            waiting = [job for job in jobs if job.state == record.WAITING]
             try:
-                waiting = [job for job in jobs if job.state == record.WAITING]
-                run_jobs(waiting, lambda job: self._command(job, sweep_dir), places, changed)
+                self._run(waiting, sweep_dir, board, places)
             finally:
                 self._conclude(jobs, board)
             return [_returned(job, each, board) for job, each in zip(jobs, wanted, strict=True)]
+
+    def _run(
+        self,
+        jobs: Sequence[Job],
+        sweep_dir: Path,
+        board: Leaderboard,
+        places: Sequence[dict[str, str]],
+    ) -> None:
+        """Runs the jobs, and sets their states, errors and statuses."""
+        keys = varying(self.jobs)
+
+        def changed(job: Job) -> None:
+            self._write(sweep_dir, board)
+            say(job, keys, sweep_dir, board.shown(job))
+
+        run_jobs(jobs, lambda job: self._command(job, sweep_dir), places, changed)
 
     def search(
         self,
@@ -135,7 +146,7 @@ class ProcessLauncher(Launcher):
         def changed(job: Job) -> None:
             board.searched = searched(job, board.reached(job))
             self._write(sweep_dir, board)
-            _say(job, keys, sweep_dir, board.shown(job))
+            say(job, keys, sweep_dir, board.shown(job))
 
         def is_enough(job: Job) -> bool:
             return is_given_up(job, sweep_dir / job.folder, configs[job.number])
@@ -176,6 +187,7 @@ class ProcessLauncher(Launcher):
         return places_for(self.jobs_at_once, visible_gpus() if is_on_gpu else [])
 
     def _conclude(self, jobs: Sequence[Job], board: Leaderboard) -> None:
+        self._write(board.sweep_dir, board)
         self._tell(jobs)
         if self.jobs:
             print(board.summary(self.jobs), flush=True)
@@ -282,7 +294,15 @@ def _say_plan(jobs: Sequence[Job], keys: list[str], sweep_dir: Path, num_places:
         print(f"#{job.number}  finished before, in {job.folder}{_shown(job, keys)}", flush=True)
 
 
-def _say(job: Job, keys: list[str], sweep_dir: Path, reached: str) -> None:
+def say(job: Job, keys: list[str], sweep_dir: Path, reached: str) -> None:
+    """Prints a line on what became of a job.
+
+    Args:
+        job: As it is now.
+        keys: The overrides that vary.
+        sweep_dir: Of the sweep.
+        reached: Its accuracy in words, or nothing.
+    """
     if job.state == record.RUNNING:
         what = "goes on" if job.is_resumed else "starts"
         what += f", in {files.shown(sweep_dir / job.folder)}"

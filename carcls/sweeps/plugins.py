@@ -15,7 +15,7 @@ from hydra.plugins.plugin import Plugin
 _PACKAGE = "hydra_plugins"
 
 
-def register(plugin: type[Plugin], group: str, name: str, **values: Any) -> None:
+def register(plugin: type[Plugin], group: str, name: str, **values: Any) -> str:
     """Makes a plugin known to Hydra, as an option of a group.
 
     Args:
@@ -23,6 +23,9 @@ def register(plugin: type[Plugin], group: str, name: str, **values: Any) -> None
         group: Such as `hydra/launcher`.
         name: Of the option.
         values: Of its configuration, to which its constructor's arguments default.
+
+    Returns:
+        What `_target_` has to be for it.
     """
     known = Plugins.instance()  # which looks for those installed, before ours are there
     module = f"{_PACKAGE}.carcls_{name}"
@@ -32,5 +35,7 @@ def register(plugin: type[Plugin], group: str, name: str, **values: Any) -> None
     sys.modules[module] = sys.modules[plugin.__module__]
     plugin.__module__ = module
     known.register(plugin)
-    node = {"_target_": f"{module}.{plugin.__name__}", **values}
+    target = f"{module}.{plugin.__name__}"
+    node = {"_target_": target, **values}
     ConfigStore.instance().store(group=group, name=name, node=node, provider="carcls")
+    return target
