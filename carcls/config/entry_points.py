@@ -25,6 +25,7 @@ class RuntimeConfig:
     """The machine's side: nothing here changes what is learnt, except `precision`."""
 
     device: str = "auto"  # auto, cpu, gpu (an error when there is none)
+    devices: Any = 1  # that one run trains on, a number; all: all GPUs
     workers: int | None = None  # processes that prepare photos; 0: none; null: one a core
     deterministic: bool = False  # bit for bit the same on a repeat, at some cost in speed
     precision: str = "float32"  # float32, mixed_float16, mixed_bfloat16
@@ -37,6 +38,11 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         expect_one_of(("auto", "cpu", "gpu"), device=self.device)
+        expect(
+            self.devices == "all" or (type(self.devices) is int and self.devices >= 1),
+            "devices to be a number from 1, or all",
+            devices=self.devices,
+        )
         expect_one_of(("float32", "mixed_float16", "mixed_bfloat16"), precision=self.precision)
         expect(
             self.workers is None or self.workers >= 0,
@@ -118,6 +124,25 @@ class TrainConfig:
                 tensorboard=self.runtime.tensorboard,
             )
 
+        if self.runtime.devices != "all":
+            self.check_devices(self.runtime.devices)
+
+    def check_devices(self, count: int) -> None:
+        """Looks whether every batch can be cut into even shares, for as many devices.
+
+        Raises:
+            ValueError: If one cannot.
+        """
+        for name, stage in self.finetune.stages.items():
+            size = stage.batch_size or self.batch_size
+            expect(
+                size % count == 0 or stage.feature_views > 0,
+                f"batch_size to be a multiple of the {count} devices, such as "
+                f"{-(-size // count) * count}, in the stage {name}",
+                batch_size=size,
+                devices=self.runtime.devices,
+            )
+
     def train_size(self, stage: StageConfig) -> int:
         """Side in pixels of the photos that a stage trains on; it validates at its image_size."""
         return round((stage.image_size or self.image_size) * stage.train_scale)
@@ -159,6 +184,7 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         _check_networks(self)
+        _expect_one_device(self.runtime)
         self.models = list(dict.fromkeys(_networks(models=self.models)))
         expect(self.top >= 1, "top to be at least 1", top=self.top)
 
@@ -183,6 +209,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _check_networks(self)
+        _expect_one_device(self.runtime)
         self.coarse_ckpt = _networks(coarse_ckpt=self.coarse_ckpt)
         wanted = self.robustness
         if not isinstance(wanted, list | tuple):
@@ -206,6 +233,7 @@ class CompareConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
+        _expect_one_device(self.runtime)
         self.models = list(dict.fromkeys(_networks(models=self.models)))
         expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
         expect(self.resamples >= 0, "resamples to be 0 or more", resamples=self.resamples)
@@ -224,6 +252,15 @@ def _networks(**given: Any) -> list[str]:
         **given,
     )
     return [str(item) for item in items]
+
+
+def _expect_one_device(runtime: RuntimeConfig) -> None:
+    expect(
+        runtime.devices == 1,
+        "runtime.devices=1 of what trains nothing: several commands, each with part of the photos "
+        "and its own CUDA_VISIBLE_DEVICES, use several",
+        devices=runtime.devices,
+    )
 
 
 def _check_networks(config: PredictConfig | EvaluateConfig) -> None:
