@@ -9,12 +9,15 @@ here:
 - Gradients are clipped before they are added up, and `gradient_accumulation_steps` decides inside
   of a device's part, where a graph cannot meet the others. Here each device runs the optimizer as
   if it were alone, on gradients that are added up already.
-- BatchNorm sees a device's share of the batch. Here it sees all of it (`synchronized`).
+- BatchNorm sees a device's share of the batch. Here it sees the batch.
 - The losses of activity regularisers pile up in one list, for the devices run in threads. Here each
   thread has its own.
 """
 
 import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -80,7 +83,7 @@ class Mirrored(keras.Model):
         photos, labels, weights = keras.utils.unpack_x_y_sample_weight(
             keras.tree.map_structure(lambda part: _never_empty(part, count), data)
         )
-        with self._apart as activity_losses:
+        with self._apart(count) as activity_losses:
             probs = self(photos, training=training)
             loss = self.compute_loss(photos, labels, probs, weights, training=training)
         # Keras has divided it by the number of devices, for the sum over them.
@@ -121,14 +124,14 @@ class Mirrored(keras.Model):
 def _never_empty(part: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """Photos, labels or weights with one of zeros where a device got none, as of a last batch of 1.
 
-    TensorFlow's convolutions fail on none. It counts 0 times, but for the statistics of BatchNorm.
+    TensorFlow's convolutions fail on none. What is measured counts it 0 times.
     """
     rows = [[0, tf.cast(count == 0, tf.int32)]]
     return tf.pad(part, rows + [[0, 0]] * (part.shape.rank - 1))
 
 
 class _Apart:
-    """A context in which the threads of several devices run the same layers, one at a time.
+    """Lets the threads of several devices run the same layers, each with its own photos in mind.
 
     A thread goes on until it waits for the others: one may leave while others are still inside.
 
@@ -136,31 +139,52 @@ class _Apart:
         layers: Of the network.
     """
 
-    def __init__(self, layers: list[keras.layers.Layer]) -> None:
+    def __init__(self, layers: Iterable[keras.layers.Layer]) -> None:
         layers = list(layers)
         self._norms = [x for x in layers if isinstance(x, keras.layers.BatchNormalization)]
         self._regularised = [x for x in layers if x.activity_regularizer is not None]
         self._own = threading.local()
         self._inside = 0
 
-    def __enter__(self) -> list[tf.Tensor]:
-        """The list that gets the losses of this thread's activities."""
+    @contextmanager
+    def __call__(self, count: tf.Tensor) -> Iterator[list[tf.Tensor]]:
+        """Yields the list that gets the losses of this thread's activities.
+
+        Args:
+            count: Photos of this thread's device.
+        """
         self._inside += 1
+        self._own.count, self._own.losses = count, []
         for layer in self._norms:
-            layer.synchronized = True
+            layer._moments = partial(self._moments, layer)
         for layer in self._regularised:
             layer.add_loss = self._add_loss
-        self._own.losses = []
-        return self._own.losses
-
-    def __exit__(self, *_: object) -> None:
-        self._inside -= 1
-        if self._inside:
-            return
-        for layer in self._norms:
-            layer.synchronized = False  # as it is saved
-        for layer in self._regularised:
-            del layer.add_loss
+        try:
+            yield self._own.losses
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                for layer in self._norms:
+                    del layer._moments
+                for layer in self._regularised:
+                    del layer.add_loss
 
     def _add_loss(self, loss: tf.Tensor) -> None:
         self._own.losses.append(loss)
+
+    def _moments(
+        self, layer: keras.layers.BatchNormalization, inputs: tf.Tensor, mask: None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and variance, `(channels,)` each, of the inputs of all devices.
+
+        From sums and sums of squares, which all add up at once; less the moving mean, so that no
+        small difference of large numbers is lost.
+        """
+        centre = tf.cast(layer.moving_mean.value, inputs.dtype)
+        axes, inputs = layer._reduction_axes, inputs - centre
+        number = tf.cast(tf.size(inputs) // tf.size(centre), inputs.dtype)
+        sums = [tf.reduce_sum(inputs, axes), tf.reduce_sum(inputs**2, axes), number[None]]
+        own = tf.concat(sums, 0) * tf.cast(self._own.count > 0, inputs.dtype)
+        every = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
+        mean, square = tf.split(every[:-1] / every[-1], 2)
+        return mean + centre, tf.maximum(square - mean**2, 0.0)
