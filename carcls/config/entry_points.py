@@ -184,7 +184,6 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         _check_networks(self)
-        _expect_one_device(self.runtime)
         self.models = list(dict.fromkeys(_networks(models=self.models)))
         expect(self.top >= 1, "top to be at least 1", top=self.top)
 
@@ -209,7 +208,6 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _check_networks(self)
-        _expect_one_device(self.runtime)
         self.coarse_ckpt = _networks(coarse_ckpt=self.coarse_ckpt)
         wanted = self.robustness
         if not isinstance(wanted, list | tuple):
@@ -233,7 +231,6 @@ class CompareConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        _expect_one_device(self.runtime)
         self.models = list(dict.fromkeys(_networks(models=self.models)))
         expect(self.batch_size >= 1, "batch_size to be at least 1", batch_size=self.batch_size)
         expect(self.resamples >= 0, "resamples to be 0 or more", resamples=self.resamples)
@@ -252,15 +249,6 @@ def _networks(**given: Any) -> list[str]:
         **given,
     )
     return [str(item) for item in items]
-
-
-def _expect_one_device(runtime: RuntimeConfig) -> None:
-    expect(
-        runtime.devices == 1,
-        "runtime.devices=1 of what trains nothing: several commands, each with part of the photos "
-        "and its own CUDA_VISIBLE_DEVICES, use several",
-        devices=runtime.devices,
-    )
 
 
 def _check_networks(config: PredictConfig | EvaluateConfig) -> None:
