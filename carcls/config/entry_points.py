@@ -25,6 +25,7 @@ class RuntimeConfig:
     """The machine's side: nothing here changes what is learnt, except `precision`."""
 
     device: str = "auto"  # auto, cpu, gpu (an error when there is none)
+    devices: Any = 1  # that one run trains on, a number; all: all GPUs
     workers: int | None = None  # processes that prepare photos; 0: none; null: one a core
     deterministic: bool = False  # bit for bit the same on a repeat, at some cost in speed
     precision: str = "float32"  # float32, mixed_float16, mixed_bfloat16
@@ -37,6 +38,11 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         expect_one_of(("auto", "cpu", "gpu"), device=self.device)
+        expect(
+            self.devices == "all" or (type(self.devices) is int and self.devices >= 1),
+            "devices to be a number from 1, or all",
+            devices=self.devices,
+        )
         expect_one_of(("float32", "mixed_float16", "mixed_bfloat16"), precision=self.precision)
         expect(
             self.workers is None or self.workers >= 0,
@@ -116,6 +122,25 @@ class TrainConfig:
                 f"runtime.tensorboard=true, since the stage {name} lists tensorboard among its "
                 "callbacks",
                 tensorboard=self.runtime.tensorboard,
+            )
+
+        if self.runtime.devices != "all":
+            self.check_devices(self.runtime.devices)
+
+    def check_devices(self, count: int) -> None:
+        """Looks whether every batch can be cut into even shares, for as many devices.
+
+        Raises:
+            ValueError: If one cannot.
+        """
+        for name, stage in self.finetune.stages.items():
+            size = stage.batch_size or self.batch_size
+            expect(
+                size % count == 0 or stage.feature_views > 0,
+                f"batch_size to be a multiple of the {count} devices, such as "
+                f"{-(-size // count) * count}, in the stage {name}",
+                batch_size=size,
+                devices=self.runtime.devices,
             )
 
     def train_size(self, stage: StageConfig) -> int:

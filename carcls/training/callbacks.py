@@ -151,7 +151,8 @@ class History(keras.callbacks.Callback):
         self._started = time.perf_counter()
         self._trained = None
         self._steps = 0
-        self._learning_rate = float(f"{float(self.model.optimizer.learning_rate):.6g}")  # float32
+        learning_rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        self._learning_rate = float(f"{float(learning_rate):.6g}")  # float32
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         steps = self.first_step + batch + 1

@@ -69,6 +69,8 @@ def find_lr(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
     names_of = stages_by_share(config)
     config = replace(config, data=with_absolute_paths(config.data))
     device = runtime.set_up(config.runtime, config.seed)
+    if config.runtime.devices != 1:
+        log.info("find_lr=true takes one device, whole batches of the plan on it.")
     model = build_classifier(config.backbone, config.head, len(inputs.records.class_names))
     if earlier := files.set_aside(workdir):
         log.info(f"{files.shown(workdir)} held a run already: it is in {files.shown(earlier)} now.")

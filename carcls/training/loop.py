@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from carcls import run as files
-from carcls import runtime
 from carcls.backend import keras  # noqa: F401  first, so that it is imported quietly
 from carcls.config import TrainConfig, to_plain, with_absolute_paths
 from carcls.data import balance
@@ -20,7 +19,7 @@ from carcls.errors import UserError
 from carcls.models.classifier import build_classifier, load_classifier, restore_weights
 from carcls.models.probabilities import fit_temperature, predict_probs, probabilities_table
 from carcls.plots import draw_curves
-from carcls.training import generations, report, resume
+from carcls.training import generations, parallel, report, resume
 from carcls.training.accumulation import check_accumulation
 from carcls.training.callbacks import Best, History, StopOnSignal
 from carcls.training.checkpoints import Checkpoints
@@ -63,13 +62,16 @@ def _train(config: TrainConfig, workdir: Path, inputs: Inputs | None) -> Outcome
     inputs = inputs or prepare_inputs(config)
     check_accumulation(config, int(np.sum(~inputs.is_val)))
     started = time.perf_counter() - inputs.seconds
-    device = runtime.set_up(config.runtime, config.seed)
+    devices = parallel.set_up(config)
+    device = devices.in_words
     if is_resumed:
         resume.check_unchanged(workdir, inputs.fingerprint)
         recorded = files.read_json(workdir / files.RUN)
         changes = changes or recorded.get("changed", [])
-    session = _open_session(config, workdir, inputs)
-    session.changes, session.device = [*changes, *inputs.changes], device
+    with devices.scope():
+        session = _open_session(config, workdir, inputs)
+    session.changes, session.devices = [*changes, *inputs.changes], devices
+    session.device = device
     if is_resumed:  # what earlier processes found out
         session.facts |= {key: recorded[key] for key in _FACTS if key in recorded}
     session.preflight = preflight if config.runtime.preflight else None
@@ -78,12 +80,13 @@ def _train(config: TrainConfig, workdir: Path, inputs: Inputs | None) -> Outcome
         log.info(f"{files.shown(workdir)} held a run already: it is in {files.shown(earlier)} now.")
     generation = generations.newest(workdir / files.STAGES) if is_resumed else None
     if generation and generation.state["was_halved"]:  # as the first process found out
-        session.config, _ = halved(session.config, "")
+        session.config, _ = halved(session.config, "", devices.count)
         session.was_halved = True
     checkpoints = session.checkpoints = Checkpoints(session, generation, started)
     run_facts = {
         **files.describe_environment(),
         "device": device,
+        "devices": devices.count,
         "fold": inputs.fold,
         "data_fingerprint": session.inputs.fingerprint,
         "config": to_plain(config),
@@ -208,7 +211,8 @@ def _run_stages(session: Session, stop: StopOnSignal) -> str:
         if is_new and plan.keep == "best" and session.best.kept_epoch:
             restore_weights(session.model, session.model_path)
         title = f"{number}/{len(plan.stages)} {name}"
-        within_memory(session, functools.partial(run_stage, session, name, title, stop))
+        with session.devices.scope(plan.stages[name]):
+            within_memory(session, functools.partial(run_stage, session, name, title, stop))
         if session.divergence:
             session.facts["nan_batch"] = session.divergence.facts()
             return "diverged"

@@ -51,24 +51,25 @@ def state_of(*owners: Any) -> Callable[[], None]:
     return restore
 
 
-def halved(config: TrainConfig, reason: str) -> tuple[TrainConfig, str]:
+def halved(config: TrainConfig, reason: str, devices: int = 1) -> tuple[TrainConfig, str]:
     """The same plan in batches of half the size, two of them where one was.
 
     Args:
         config: Of the run.
         reason: The backend's own message.
+        devices: That share a batch.
 
     Returns:
         The plan, and what was changed, in words.
 
     Raises:
-        UserError: If a batch of some stage is one photo already.
+        UserError: If a batch of some stage is one photo already, or half of it cannot be shared.
     """
     sizes = {
         name: stage.batch_size or config.batch_size
         for name, stage in config.finetune.stages.items()
     }
-    if min(sizes.values()) < 2:
+    if any(size < 2 or (size // 2) % devices for size in sizes.values()):
         raise _does_not_fit(config, reason)
     stages = {
         name: replace(stage, batch_size=sizes[name] // 2)
@@ -115,7 +116,7 @@ def within_memory(session: Session, run: Callable[[], Any]) -> Any:
         if session.was_halved or len(session.history.rows) > epochs:
             raise _does_not_fit(session.config, reason) from error
     # Here, not in the handler: the error's traceback holds on to what filled the memory.
-    session.config, change = halved(session.config, reason)
+    session.config, change = halved(session.config, reason, session.devices.count)
     session.was_halved = True
     session.changes.append(change)
     files.add_to_json(session.workdir / files.RUN, changed=session.changes)

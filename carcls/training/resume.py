@@ -28,7 +28,8 @@ _ENDED = ("finished", "diverged")
 # What a run may be gone on with differently: it changes nothing that is learnt, and the photos are
 # compared with those that the run began with.
 _FREE = (
-    "runtime.workers", "runtime.device", "runtime.tensorboard", "runtime.checkpoint_minutes",
+    "runtime.workers", "runtime.device", "runtime.devices", "runtime.tensorboard",
+    "runtime.checkpoint_minutes",
     "data.cache_dir", "data.cache_limit", "resume",
 )  # fmt: skip
 _MOVED = ("data.root", "data.csv", "data.test_csv")

@@ -27,6 +27,7 @@ from carcls.training.epochs import Epochs
 from carcls.training.feed import Feed
 from carcls.training.inputs import Inputs
 from carcls.training.optimizers import build_optimizer, schedule_callbacks
+from carcls.training.parallel import Devices, model_to_fit
 from carcls.training.timing import epochs_alike
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Session:
     divergence: Divergence | None = None  # where the loss became NaN or infinite
     was_halved: bool = False  # the batch, for want of memory
     device: str = ""
+    devices: Devices = field(default_factory=Devices)
     preflight: Callable[..., None] | None = None  # before the first step of the first stage
     checkpoints: Checkpoints | None = None  # set when the training starts
 
@@ -94,7 +96,7 @@ def compile_stage(
     else:
         loss = keras.losses.SparseCategoricalCrossentropy()
         accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-    fitted = keras.Model(model.input, model.output)
+    fitted = model_to_fit(model)
     fitted.compile(
         optimizer=build_optimizer(
             config.optimizer,
