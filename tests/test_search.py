@@ -152,6 +152,9 @@ def test_what_made_trials_differ_is_told_apart(tmp_path):
 
 def test_what_is_no_search_is_refused(tmp_path):
     study_in(tmp_path)
+    with pytest.raises(UserError, match=r"Received: odd://me:\*\*\*@host/db: ") as told:
+        study_in(tmp_path, storage="odd://me:se:cr@et@host/db", study="cars")
+    assert "cr@et" not in str(told.value)
     with pytest.raises(UserError, match=r"Received: another for policy\. Begin a new one"):
         study_in(tmp_path, space=SPACE | {"policy": ["none", "photo"]})
     for storage in ("nonsense", "postgresql+nodriver://a@b/c", "sqlite:////no/such/folder/x.db"):
@@ -350,20 +353,22 @@ def test_a_command_that_cannot_train_is_not_searched(tmp_path):
 def test_what_the_command_sweeps_over_is_searched(tmp_path):
     given = [
         "search=quick", "search.trials=1", "batch_size=8,16", "data.root=nowhere",
+        "head.dropout=2.5e-1,5e-1",
         "optimizer.learning_rate=tag(log,interval(1e-4,1e-3))", "finetune=staged",
         "hydra.sweep.dir=sweep",
     ]  # fmt: skip
     result = processes.run("train.py", "-m", *given, cwd=tmp_path)
-    assert result.stdout.splitlines()[:5] == [
+    assert result.stdout.splitlines()[:6] == [
         "searches augmentation: moderate, strong, photo; the command's own photo",
         "searches finetune.stages.all.bottom_rate: 0.1 to 1 on a log scale; the command's own 1.0",
         "searches finetune.stages.all.label_smoothing: 0.0, 0.1, 0.2; the command's own 0.0",
         "searches batch_size: 8, 16; the command's own 16",
+        "searches head.dropout: 0.25, 0.5; the command's own 0.25",
         "searches optimizer.learning_rate: 0.0001 to 0.001 on a log scale; the command's own 0.001",
     ]
     (job,) = read_jobs(tmp_path / "sweep")
     assert job.overrides == [
         "data.root='nowhere'", "finetune=staged", "augmentation=photo",
         "finetune.stages.all.bottom_rate=1", "finetune.stages.all.label_smoothing=0",
-        "batch_size=16", "optimizer.learning_rate=0.001",
+        "batch_size=16", "head.dropout=0.25", "optimizer.learning_rate=0.001",
     ]  # fmt: skip

@@ -7,12 +7,12 @@ batch of jobs, and cannot stop one: docs/search.md says more.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
@@ -25,6 +25,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from carcls import run as files
 from carcls.config import SearchConfig, TrainConfig, to_search_config
 from carcls.errors import UserError
+from carcls.quoting import quoted
 from carcls.sweeps import plugins, record, search_picture
 from carcls.sweeps.launcher import ProcessLauncher
 from carcls.sweeps.leaderboard import Searched
@@ -162,7 +163,7 @@ class SearchSweeper(Sweeper):
             own = _value_of(base, key)
             if isinstance(values, list) and not holds(distribution_of(values), own):
                 space[key] = [own, *values]  # the first trial is the command as it is
-        space |= {key: _swept_values(each) for key, each in swept.items()}
+        space |= {key: self._swept_values(each) for key, each in swept.items()}
         if not space:
             raise UserError(
                 "Expected something to search: keys that the command does not give and its plan "
@@ -176,6 +177,17 @@ class SearchSweeper(Sweeper):
             elif key not in space:
                 print(f"{key} is not searched: this command's configuration has no such key.")
         return given, space
+
+    def _swept_values(self, override: Override) -> list | dict[str, Any]:
+        """The dimension that `key=a,b` or `key=interval(low,high)` of the command line is."""
+        swept = override.value()
+        if isinstance(swept, IntervalSweep):
+            bounds = {"low": float(swept.start), "high": float(swept.end)}
+            return bounds | ({"log": True} if "log" in swept.tags else {})
+        return [
+            self._parser().parse_override(f"key={text}").value()
+            for text in override.sweep_string_iterator()
+        ]
 
     def _parser(self) -> OverridesParser:
         return OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -241,7 +253,9 @@ def _as_text(value: Any) -> str:
     """As Hydra's grammar has it."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value) if re.fullmatch(r"[\w.+-]+", str(value)) else quoted(value)
 
 
 def _value_of(cfg: DictConfig, key: str) -> Any:
@@ -250,15 +264,6 @@ def _value_of(cfg: DictConfig, key: str) -> Any:
         return choices[key]
     value = OmegaConf.select(cfg, key, default=_MISSING)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def _swept_values(override: Override) -> list | dict[str, Any]:
-    """The dimension that a sweep of the command line is: `key=a,b`, `key=interval(low,high)`."""
-    swept = override.value()
-    if isinstance(swept, IntervalSweep):
-        bounds = {"low": float(swept.start), "high": float(swept.end)}
-        return bounds | ({"log": True} if "log" in swept.tags else {})
-    return [yaml.safe_load(text) for text in override.sweep_string_iterator()]
 
 
 def _read_history(path: Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,7 +100,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         own = URL.create("sqlite", database=str((sweep_dir / DATABASE).absolute()))
-        self.where = settings.storage or str(files.shown(sweep_dir / DATABASE))
+        self.where = _without_password(settings.storage) or str(files.shown(sweep_dir / DATABASE))
         self.owner = _owner(sweep_dir)
         pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
         if settings.pruner == "successive_halving":
@@ -255,6 +256,10 @@ class Study:
                 f"postgresql://USER@HOST/NAME with its driver installed. Received: {self.where}: "
                 f"{text}"
             ) from error
+
+
+def _without_password(storage: str | None) -> str | None:
+    return storage and re.sub(r"(?<=://)([^:/@]*):[^/]*@", r"\1:***@", storage)
 
 
 def _owner(sweep_dir: Path) -> str:
