@@ -19,7 +19,8 @@ LONG = (
     "test_backbones_in_stages", "test_resume", "test_training_processes", "test_experiments",
     "test_training", "test_ray", "test_notebook", "test_stages", "test_folds", "test_mistakes",
     "test_backbones", "test_applications", "test_explore", "test_prediction", "test_preflight",
-    "test_ensemble", "test_api", "test_config", "test_feature_stage", "test_sweeps",
+    "test_ensemble", "test_api", "test_config", "test_feature_stage", "test_sweeps", "test_search",
+    "test_devices",
 )  # fmt: skip
 
 # Ctrl-C is ignored by what a script starts with `&`, and by all that this starts; not by tests.
