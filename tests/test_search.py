@@ -132,21 +132,32 @@ def test_what_made_trials_differ_is_told_apart(tmp_path):
     study = study_in(tmp_path, trials=20)
     for _ in range(3):
         run_trial(study, 0.5)
-    assert study.importances() == {}
+    assert study.importances() == ({}, "after 2 epochs")
+    for _ in range(12):
+        trial = study.ask()
+        study.report(trial, 2, 0.3 if trial.params["rate"] > 0.01 else 0.1)
+        study.give_up(trial)
+    importances, of_what = study.importances()
+    assert list(importances) == ["rate", "policy"]
+    assert importances["rate"] > 0.6
+    assert of_what == "after 2 epochs"
+    study = study_in(tmp_path, trials=30)
     for _ in range(12):
         trial = study.ask()
         accuracy = 0.9 if trial.params["policy"] == "strong" else 0.5
         study.complete(trial, score(accuracy, 1.0), accuracy)
-    importances = study.importances()
+    importances, of_what = study.importances()
+    assert of_what == "of the finished trials"
     assert list(importances) == ["policy", "rate"]
-    assert importances["policy"] > 0.8
+    assert importances["policy"] > 0.6
     assert sum(importances.values()) == pytest.approx(1)
-    picture = draw_search(study.frame(), importances, study.space)
+    picture = draw_search(study.frame(), importances, of_what, study.space)
     picture.write(tmp_path / "search.png")
     with Image.open(tmp_path / "search.png") as png:
         assert len(np.unique(np.asarray(png.convert("L")))) > 20
     titles = [axis.get_title() for axis in picture.axes if axis.get_visible()]
     assert titles[0] == "History"
+    assert titles[2] == "What mattered, of the finished trials (fANOVA)"
     assert titles[3:] == ["policy", "rate"]
 
 

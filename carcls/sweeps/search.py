@@ -123,8 +123,8 @@ class SearchSweeper(Sweeper):
         frame = self.study.frame()
         is_new = job is None or job.state != record.RUNNING
         if is_new and frame.score.notna().any():
-            importances = self.study.importances()
-            figure = search_picture.draw_search(frame, importances, self.study.space)
+            importances, of_what = self.study.importances()
+            figure = search_picture.draw_search(frame, importances, of_what, self.study.space)
             self.picture = figure.write(self.sweep_dir / PICTURE)
         return Searched(text=_told(frame, self.settings, self.study.where), picture=self.picture)
 

@@ -13,13 +13,17 @@ _COLUMNS = 3
 
 
 def draw_search(
-    frame: pd.DataFrame, importances: dict[str, float], space: dict[str, BaseDistribution]
+    frame: pd.DataFrame,
+    importances: dict[str, float],
+    of_what: str,
+    space: dict[str, BaseDistribution],
 ) -> Picture:
     """The history of the best, how trials learned, what mattered, and each key's values.
 
     Args:
         frame: Of `carcls.sweeps.study.Study.frame`, at least one trial of it complete.
         importances: Key to its share; may be empty.
+        of_what: What was compared for these, in words.
         space: Key to distribution.
     """
     lines = 1 + -(-len(space) // _COLUMNS)
@@ -31,7 +35,7 @@ def draw_search(
     }
     _draw_history(axes[0], frame, done, last)
     _draw_learning(axes[1], frame)
-    _draw_importances(axes[2], importances, list(space))
+    _draw_importances(axes[2], importances, of_what)
     keys = sorted(space, key=lambda key: -importances.get(key, 0.0))
     for axis, key in zip(axes[_COLUMNS:], keys, strict=False):
         _draw_values(axis, key, space[key], done, given_up, last)
@@ -87,12 +91,13 @@ def _draw_learning(axis: Axes, frame: pd.DataFrame) -> None:
     axis.grid(axis="y", alpha=0.3)
 
 
-def _draw_importances(axis: Axes, importances: dict[str, float], keys: list[str]) -> None:
-    axis.set_title("What mattered (fANOVA)", fontsize=11)
+def _draw_importances(axis: Axes, importances: dict[str, float], of_what: str) -> None:
+    axis.set_title(f"What mattered, {of_what} (fANOVA)", fontsize=11)
     if not importances:
-        why = "one key alone" if len(keys) == 1 else "four finished trials that differ,\nat least"
-        axis.text(0.5, 0.5, f"needs {why}" if len(keys) > 1 else why, ha="center", va="center",
-                  transform=axis.transAxes, color="#777777")  # fmt: skip
+        axis.text(
+            0.5, 0.5, "needs two keys, and four\ntrials that differ", ha="center", va="center",
+            transform=axis.transAxes, color="#777777",
+        )  # fmt: skip
         axis.set_axis_off()
         return
     names = [_short(key) for key in importances]

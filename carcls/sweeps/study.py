@@ -29,6 +29,7 @@ from carcls.errors import UserError
 DATABASE, RECORD = "search.db", "search.json"
 _NAME = "search"  # of the study in a database of its own
 _OWNER, _DEFAULT, _ACCURACY = "owner", "default", "val_accuracy"  # attributes of a trial
+_COMPARED = 4  # trials, at least, to say what made them differ
 _TIE = 1e-6  # of the loss, in accuracy: less than a photo
 
 
@@ -207,20 +208,35 @@ class Study:
         frame = pd.DataFrame(rows, columns=[*columns, *self.space])
         return frame.astype({"score": float, "accuracy": float, "default": bool})
 
-    def importances(self) -> dict[str, float]:
+    def importances(self) -> tuple[dict[str, float], str]:
         """The share of each key in what made trials differ, the largest first (fANOVA).
 
-        Empty where fewer than four trials came to their end, or all are equally good.
+        Of the finished trials, where there are four; else of all that trained for the first
+        `min_epochs`, as they were then.
 
         Source: Hutter, Hoos and Leyton-Brown, 2014, An Efficient Approach for Assessing
         Hyperparameter Importance.
+
+        Returns:
+            Key to its share, empty where fewer than four trials can be compared or all are equally
+            good; and what was compared, in words.
         """
-        frame = self.frame()
-        if frame.score.notna().sum() < 4 or frame.score.nunique() < 2 or len(self.space) < 2:
-            return {}
-        with self._telling():
-            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.seed)
-            return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+        frame, first = self.frame(), self.settings.min_epochs
+        values, words = frame.score, "of the finished trials"
+        if values.notna().sum() < _COMPARED:
+            values = pd.Series([reached.get(first) for reached in frame.reached], dtype=float)
+            words = f"after {first} epochs"
+        compared = frame[values.notna()]
+        if len(compared) < _COMPARED or values.nunique() < 2 or len(self.space) < 2:
+            return {}, words
+        apart = optuna.create_study(direction="maximize")  # in memory
+        for row, value in zip(compared.index, values[values.notna()], strict=True):
+            params = {key: _plain(compared.loc[row, key]) for key in self.space}
+            apart.add_trial(
+                optuna.create_trial(params=params, distributions=self.space, value=value)
+            )
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.seed)
+        return optuna.importance.get_param_importances(apart, evaluator=evaluator), words
 
     def _running(self, trial: Trial) -> optuna.trial.Trial:
         return optuna.trial.Trial(self._study, self._trials()[trial.number]._trial_id)
@@ -256,6 +272,11 @@ class Study:
                 f"postgresql://USER@HOST/NAME with its driver installed. Received: {self.where}: "
                 f"{text}"
             ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Without pandas' own types of numbers."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _without_password(storage: str | None) -> str | None:
