@@ -37,9 +37,11 @@ def settings(**given) -> SearchConfig:
     return SearchConfig(**values | given)
 
 
-def study_in(folder: Path, defaults=DEFAULTS, seed: int = 1, space=SPACE, **given) -> Study:
+def study_in(
+    folder: Path, defaults=DEFAULTS, seed: int = 1, space=SPACE, command=("a=1",), **given
+) -> Study:
     distributions = {key: distribution_of(values) for key, values in space.items()}
-    return Study(settings(**given), folder, distributions, defaults, seed)
+    return Study(settings(**given), folder, distributions, defaults, command, seed)
 
 
 def run_trial(study: Study, quality: float, epochs: int = 8) -> int:
@@ -161,6 +163,42 @@ def test_what_made_trials_differ_is_told_apart(tmp_path):
     assert titles[3:] == ["policy", "rate"]
 
 
+def test_values_stay_what_they_are(tmp_path):
+    """Numbers of two kinds, and none, which a table would make floats."""
+    space = {"a": [0, 0.1, None], "b": [8, 16], "c": {"low": 1, "high": 4}}
+    study = study_in(tmp_path, {"a": None, "b": 8, "c": 2}, space=space)
+    for quality in (0.3, 0.5, 0.4, 0.6, 0.2):
+        run_trial(study, quality)
+    frame = study.frame()
+    assert frame.loc[0, ["a", "b", "c"]].tolist() == [None, 8, 2]
+    assert {type(value) for value in frame.b} == {type(value) for value in frame.c} == {int}
+    assert all(value is None or type(value) in (int, float) for value in frame.a)
+    importances, of_what = study.importances()
+    assert sum(importances.values()) == pytest.approx(1)
+    assert draw_search(frame, importances, of_what, study.space).axes
+
+
+def test_a_trial_that_was_asked_for_by_halves_is_another_ones_place(tmp_path):
+    study = study_in(tmp_path, trials=2)
+    run_trial(study, 0.5)
+    study._study.ask()  # killed before it had any value
+    again = study_in(tmp_path, trials=2)
+    assert again.left_open() == []
+    assert len(again.frame()) == 1
+    assert again.ask().number == 2
+    assert again.ask() is None
+
+
+def test_a_trial_that_cannot_be_trained_is_not_tried_again(tmp_path):
+    study = study_in(tmp_path, trials=2)
+    study.fail(study.ask())
+    again = study_in(tmp_path, trials=2)
+    assert again.left_open() == []
+    assert again.frame().state.tolist() == ["fail"]
+    assert again.ask().number == 1
+    assert again.ask() is None
+
+
 def test_what_is_no_search_is_refused(tmp_path):
     study_in(tmp_path)
     with pytest.raises(UserError, match=r"Received: odd://me:\*\*\*@host/db: ") as told:
@@ -168,6 +206,8 @@ def test_what_is_no_search_is_refused(tmp_path):
     assert "cr@et" not in str(told.value)
     with pytest.raises(UserError, match=r"Received: another for policy\. Begin a new one"):
         study_in(tmp_path, space=SPACE | {"policy": ["none", "photo"]})
+    with pytest.raises(UserError, match=r"Received: another for the command\. Begin a new one"):
+        study_in(tmp_path, command=("a=2",))
     for storage in ("nonsense", "postgresql+nodriver://a@b/c", "sqlite:////no/such/folder/x.db"):
         with pytest.raises(UserError, match=r"Expected search\.storage to be a database"):
             study_in(tmp_path, storage=storage, study="cars")
@@ -345,6 +385,11 @@ def test_what_cannot_be_searched_is_told(tmp_path):
         (["data.refit=true"], 2, "Expected runs with validation photos, whose accuracy a search"),
         (["+search.space.optimizer=[adamw,lion]"], 2, "search.space, with optimizer=lion: "),
         (
+            ["optimizer=adamw,sgd", "optimizer.weight_decay=interval(0.1,1)"], 2,
+            "search.space, with optimizer=sgd optimizer.weight_decay=0.1: Could not override",
+        ),
+        (["batch_size=interval(8.5,9)"], 2, "search.space, with batch_size=8.5: "),
+        (
             ["finetune=probe", "augmentation=none", "optimizer.learning_rate=1"], 2,
             "Expected something to search: keys that the command does not give and its plan has. "
             "Received: search.space with optimizer.learning_rate, augmentation",
@@ -359,7 +404,7 @@ def test_what_cannot_be_searched_is_told(tmp_path):
 
 def test_what_the_command_sweeps_over_is_searched_if_the_command_itself_trains(tmp_path):
     given = [
-        "search=quick", "search.trials=1", "batch_size=8,16", "data.root=nowhere",
+        "search=quick", "search.trials=1", "batch_size=interval(8,16)", "data.root=nowhere",
         "head.dropout=2.5e-1,5e-1",
         "optimizer.learning_rate=tag(log,interval(1e-4,1e-3))", "finetune=staged",
         "hydra.sweep.dir=sweep",
@@ -369,7 +414,7 @@ def test_what_the_command_sweeps_over_is_searched_if_the_command_itself_trains(t
         "searches augmentation: moderate, strong, photo; the command's own photo",
         "searches finetune.stages.all.bottom_rate: 0.1 to 1 on a log scale; the command's own 1.0",
         "searches finetune.stages.all.label_smoothing: 0.0, 0.1, 0.2; the command's own 0.0",
-        "searches batch_size: 8, 16; the command's own 16",
+        "searches batch_size: 8 to 16; the command's own 16",
         "searches head.dropout: 0.25, 0.5; the command's own 0.25",
         "searches optimizer.learning_rate: 0.0001 to 0.001 on a log scale; the command's own 0.001",
     ]

@@ -124,7 +124,8 @@ class TrainConfig:
                 tensorboard=self.runtime.tensorboard,
             )
 
-        if self.runtime.devices != "all":
+        # A run that is gone on with has batches of its own, see carcls.training.resume.
+        if self.runtime.devices != "all" and self.resume is None:
             self.check_devices(self.runtime.devices)
 
     def check_devices(self, count: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -34,7 +35,8 @@ _OF_SWEEP = (
     "hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher",
     "hydra.run.", "hydra.mode", "hydra.job.num", "hydra.job.id",
 )  # fmt: skip
-_STATUS_USER_ERROR = 2
+STATUS_USER_ERROR = 2
+NOWHERE = "-"  # the directory of a job that nothing was begun of
 
 
 class ProcessLauncher(Launcher):
@@ -137,9 +139,17 @@ class ProcessLauncher(Launcher):
 
         def planned() -> Iterator[Job]:
             for number, overrides in trials:
-                wanted = self._wanted(number, overrides)
-                configs[number] = wanted.config
-                (job,) = self._planned([wanted], sweep_dir)
+                try:
+                    wanted = self._wanted(number, overrides)
+                except (HydraException, OmegaConfBaseException) as error:  # of these together
+                    job = Job(
+                        number=number, overrides=overrides, folder=NOWHERE, state=record.FAILED,
+                        error=str(error).splitlines()[0], status=STATUS_USER_ERROR,
+                    )  # fmt: skip
+                    self.jobs.append(job)
+                else:
+                    configs[number] = wanted.config
+                    (job,) = self._planned([wanted], sweep_dir, is_apart=True)
                 ran.append(job)
                 yield job
 
@@ -170,14 +180,22 @@ class ProcessLauncher(Launcher):
         with generations.alone(sweep_dir):
             yield
 
-    def _planned(self, wanted: Sequence[Wanted], sweep_dir: Path) -> list[Job]:
-        """The jobs for what is wanted, which are added to those of before."""
+    def _planned(
+        self, wanted: Sequence[Wanted], sweep_dir: Path, is_apart: bool = False
+    ) -> list[Job]:
+        """The jobs for what is wanted, which are added to those of before.
+
+        Args:
+            wanted: In order.
+            sweep_dir: Where their directories are.
+            is_apart: Whether the same values are another job, for a search that draws them twice.
+        """
         known = {job.folder for job in self.jobs}  # as they are now, not as they were written
         before = [job for job in record.read_jobs(sweep_dir) if job.folder not in known]
         before = [job for job in before if job.state != record.WAITING]
         for job in before:  # nothing of an earlier command runs: this one has the directory
             job.state = record.STOPPED if job.state == record.RUNNING else job.state
-        jobs = plan(wanted, sweep_dir, [*before, *self.jobs])
+        jobs = plan(wanted, sweep_dir, [] if is_apart else [*before, *self.jobs])
         taken = {job.folder for job in jobs}
         self.jobs = [*(job for job in [*self.jobs, *before] if job.folder not in taken), *jobs]
         return jobs
@@ -255,7 +273,7 @@ class ProcessLauncher(Launcher):
         for job in jobs:
             if job.state == record.PRUNED:
                 continue
-            is_mistake = job.state == record.FAILED and job.status == _STATUS_USER_ERROR
+            is_mistake = job.state == record.FAILED and job.status == STATUS_USER_ERROR
             self.task_function.jobs.add(
                 Path(job.folder).name, job.overrides,
                 job.error or "" if job.state in record.BROKEN or job.error else None,

@@ -76,12 +76,16 @@ def run_jobs(
                         one.is_given_up = True
                         one.popen.send_signal(signal.SIGINT)
                 time.sleep(_POLL_SECONDS)
-        except Exception:  # of who chooses the jobs: those that run save what they reached
-            for one in running:
-                one.popen.send_signal(signal.SIGINT)
-            for one in running:
-                one.popen.wait()
-                _conclude(one, is_stopping=True)
+        except Exception:  # of who chooses the jobs
+            _hand_on(signal.SIGINT, max(handed_on, 1), running)
+            while running:
+                for number in received[handed_on:]:
+                    handed_on += 1
+                    _hand_on(number, handed_on + 1, running)
+                for one in [one for one in running if one.popen.poll() is not None]:
+                    running.remove(one)
+                    _conclude(one, is_stopping=True)
+                time.sleep(_POLL_SECONDS)
             raise
         if received:
             raise KeyboardInterrupt

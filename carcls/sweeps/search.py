@@ -6,6 +6,7 @@ batch of jobs, and cannot stop one: docs/search.md says more.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -20,17 +21,24 @@ from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+)
 
 from carcls import run as files
 from carcls.config import SearchConfig, TrainConfig, to_search_config
 from carcls.errors import UserError
 from carcls.quoting import quoted
 from carcls.sweeps import plugins, record, search_picture
-from carcls.sweeps.launcher import ProcessLauncher
+from carcls.sweeps.launcher import NOWHERE, STATUS_USER_ERROR, ProcessLauncher
 from carcls.sweeps.leaderboard import Searched
 from carcls.sweeps.record import Job
 from carcls.sweeps.study import Study, Trial, distribution_of, holds, score
+from carcls.training.resume import FREE, MOVED
+
+log = logging.getLogger(__name__)
 
 SWEEPER = "search"
 PICTURE = "search.png"
@@ -72,7 +80,10 @@ class SearchSweeper(Sweeper):
         sweep_dir = self.sweep_dir = Path(str(self.config.hydra.sweep.dir))
         with self.launcher.alone(sweep_dir):
             distributions = {key: distribution_of(values) for key, values in space.items()}
-            self.study = Study(self.settings, sweep_dir, distributions, defaults, config.seed)
+            of_all = [text for text in given if text.partition("=")[0] not in (*FREE, *MOVED)]
+            self.study = Study(
+                self.settings, sweep_dir, distributions, defaults, of_all, config.seed
+            )
             self.trials: dict[int, Trial] = {}
             self.epochs: dict[int, int] = {}  # how many of each are reported
             self.picture: bytes | None = None
@@ -123,9 +134,12 @@ class SearchSweeper(Sweeper):
         frame = self.study.frame()
         is_new = job is None or job.state != record.RUNNING
         if is_new and frame.score.notna().any():
-            importances, of_what = self.study.importances()
-            figure = search_picture.draw_search(frame, importances, of_what, self.study.space)
-            self.picture = figure.write(self.sweep_dir / PICTURE)
+            try:
+                importances, of_what = self.study.importances()
+                figure = search_picture.draw_search(frame, importances, of_what, self.study.space)
+                self.picture = figure.write(self.sweep_dir / PICTURE)
+            except Exception as error:  # a full disk, say: the jobs must not end with it
+                log.warning(f"WARNING: {PICTURE} was not written: {error}")
         return Searched(text=_told(frame, self.settings, self.study.where), picture=self.picture)
 
     def _note(self, job: Job, reached: dict[str, Any]) -> None:
@@ -135,11 +149,17 @@ class SearchSweeper(Sweeper):
         elif job.state in record.DONE and "val_accuracy" in reached:
             accuracy = reached["val_accuracy"]
             self.study.complete(trial, score(accuracy, reached["val_loss"]), accuracy)
-        elif trial.is_default and job.state == record.FAILED:
-            raise UserError(
-                f"Expected the command's own values, the first trial, to train. Received: "
-                f"{job.error} Nothing else was tried."
-            )
+        elif job.state == record.FAILED and job.folder == NOWHERE:
+            self.study.fail(trial)
+        elif job.state == record.FAILED:
+            facts = files.read_json(self.sweep_dir / job.folder / files.RUN)
+            if facts.get("status") == "diverged":  # and would again
+                self.study.give_up(trial)
+            elif trial.is_default and job.status == STATUS_USER_ERROR:
+                raise UserError(
+                    "Expected the command's own values, the first trial, to train. Received: "
+                    f"{job.error}"
+                )
 
     def _space(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
         """What all trials are given, and the dimensions that are searched.
@@ -163,7 +183,8 @@ class SearchSweeper(Sweeper):
             own = _value_of(base, key)
             if isinstance(values, list) and not holds(distribution_of(values), own):
                 space[key] = [own, *values]  # the first trial is the command as it is
-        space |= {key: self._swept_values(each) for key, each in swept.items()}
+        for key, each in swept.items():
+            space[key] = self._swept_values(each, _value_of(base, key))
         if not space:
             raise UserError(
                 "Expected something to search: keys that the command does not give and its plan "
@@ -178,11 +199,18 @@ class SearchSweeper(Sweeper):
                 print(f"{key} is not searched: this command's configuration has no such key.")
         return given, space
 
-    def _swept_values(self, override: Override) -> list | dict[str, Any]:
-        """The dimension that `key=a,b` or `key=interval(low,high)` of the command line is."""
+    def _swept_values(self, override: Override, own: Any) -> list | dict[str, Any]:
+        """The dimension that `key=a,b` or `key=interval(low,high)` of the command line is.
+
+        Args:
+            override: As it was given.
+            own: What the key is without it: for a whole number, whole numbers are drawn.
+        """
         swept = override.value()
         if isinstance(swept, IntervalSweep):
-            bounds = {"low": float(swept.start), "high": float(swept.end)}
+            is_whole = type(own) is int and swept.start == int(swept.start)
+            kind = int if is_whole and swept.end == int(swept.end) else float
+            bounds = {"low": kind(swept.start), "high": kind(swept.end)}
             return bounds | ({"log": True} if "log" in swept.tags else {})
         return [
             self._parser().parse_override(f"key={text}").value()
@@ -198,15 +226,21 @@ class SearchSweeper(Sweeper):
         Raises:
             UserError: If one is refused.
         """
+        wanted = []
         for key, values in space.items():
-            ends = values if isinstance(values, list) else [values["low"], values["high"]]
-            for value in ends:
-                (override,) = _overrides({key: value})
-                try:
-                    self.launcher.compose(0, [*given, override])
-                except (UserError, HydraException) as error:
-                    why = str(error).splitlines()[0]
-                    raise UserError(f"search.space, with {override}: {why}") from error
+            tried = values if isinstance(values, list) else _tried(distribution_of(values))
+            wanted += [[override] for override in (_overrides({key: each})[0] for each in tried)]
+        for group, options in space.items():  # what is searched of a group, all its options have
+            inner = [key for key in space if key.startswith(f"{group}.")]
+            for key in inner if isinstance(options, list) else []:
+                (first, *_) = space[key] if isinstance(space[key], list) else [space[key]["low"]]
+                wanted += [_overrides({group: option, key: first}) for option in options]
+        for overrides in wanted:
+            try:
+                self.launcher.compose(0, [*given, *overrides])
+            except (UserError, HydraException) as error:
+                why = str(error).splitlines()[0]
+                raise UserError(f"search.space, with {' '.join(overrides)}: {why}") from error
 
     def _say_plan(self, config: TrainConfig, defaults: dict[str, Any]) -> None:
         for key, distribution in self.study.space.items():
@@ -243,6 +277,13 @@ def _refuse_unmeasured(config: TrainConfig) -> None:
             "Expected runs with validation photos, whose accuracy a search compares. "
             f"Received: {key}=true. Leave it out, and add it to the command that the search found."
         )
+
+
+def _tried(distribution: BaseDistribution) -> list[float]:
+    """The ends of a range, and a value between that is no round one."""
+    low, high = distribution.low, distribution.high
+    is_any = isinstance(distribution, FloatDistribution) and distribution.step is None
+    return [low, high, *([low + 0.3713 * (high - low)] if is_any else [])]
 
 
 def _overrides(params: dict[str, Any]) -> list[str]:
@@ -287,6 +328,7 @@ def _told(frame: pd.DataFrame, settings: SearchConfig, where: str) -> str:
     counts = {
         "finished": (frame.state == "complete").sum(),
         "given up early": (frame.state == "pruned").sum(),
+        "failed": (frame.state == "fail").sum(),
         "open": (frame.state == "running").sum(),
     }
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)

@@ -126,7 +126,7 @@ def _draw_values(
         (done[done.default], done.accuracy[done.default], "o", _OWN),
     )
     for rows, reached, marker, color in groups:
-        values = [choices.index(str(value)) for value in rows[key]] if is_listed else rows[key]
+        values = [distribution.to_internal_repr(value) for value in rows[key]]
         axis.plot(values, reached, marker, color=color, alpha=0.8, linestyle="none")
     if is_listed:
         axis.set_xticks(range(len(choices)), choices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,7 @@ class Study:
         sweep_dir: Where the database is made, unless `settings.storage` names another.
         space: Key to distribution.
         defaults: The command's own value of each key.
+        given: The overrides that all trials have.
         seed: Of what is drawn.
 
     Raises:
@@ -95,6 +96,7 @@ class Study:
         sweep_dir: Path,
         space: dict[str, BaseDistribution],
         defaults: dict[str, Any],
+        given: Sequence[str],
         seed: int,
     ) -> None:
         self.settings, self.space, self.seed = settings, space, seed
@@ -119,31 +121,40 @@ class Study:
                 storage=storage, study_name=settings.study or _NAME, direction="maximize",
                 load_if_exists=True, pruner=pruner,
             )  # fmt: skip
-            self._refuse_another_space()
+            self._refuse_another(given)
             self.begins_with_default = all(holds(space[key], defaults[key]) for key in space)
             if self.begins_with_default and not self._trials():
                 self._study.enqueue_trial(defaults, {_DEFAULT: True}, skip_if_exists=True)
 
     def left_open(self) -> list[Trial]:
         """Those that this sweep began and did not end, for it to go on with."""
+        found = []
         with self._telling():
-            running = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
-        return [
-            _trial(trial)
-            for trial in running
-            if trial.user_attrs.get(_OWNER) == self.owner or not self.settings.storage
-        ]
+            for trial in self._trials():
+                is_own = trial.user_attrs.get(_OWNER) == self.owner or not self.settings.storage
+                if trial.state != TrialState.RUNNING or not is_own:
+                    continue
+                if self._is_whole(trial):
+                    found.append(_trial(trial))
+                else:  # the process that asked was killed before it had all values
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+        return found
 
     def ask(self) -> Trial | None:
         """The next one; None when there are as many as were asked for."""
         with self._telling():
-            trials = self._trials()
-            begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+            begun = [
+                trial
+                for trial in self._trials()
+                if trial.state == TrialState.RUNNING or self._is_whole(trial)
+            ]
             if len(begun) >= self.settings.trials:
                 return None
             # A sampler for each: what it draws does not depend on how often this was gone on with.
+            # Machines that ask at the same moment must not draw the same.
+            own = int(self.owner[:6], 16) if self.settings.storage else 0
             self._study.sampler = optuna.samplers.TPESampler(
-                seed=self.seed + len(begun), n_startup_trials=self.settings.startup_trials
+                seed=self.seed + len(begun) + own, n_startup_trials=self.settings.startup_trials
             )
             asked = self._study.ask(self.space)
             asked.set_user_attr(_OWNER, self.owner)
@@ -184,13 +195,18 @@ class Study:
         with self._telling():
             self._study.tell(trial.number, state=TrialState.PRUNED)
 
+    def fail(self, trial: Trial) -> None:
+        """Notes that a trial cannot be trained."""
+        with self._telling():
+            self._study.tell(trial.number, state=TrialState.FAIL)
+
     def frame(self) -> pd.DataFrame:
         """A row a trial: trial, state (complete, pruned, running, fail), score (NaN unless
         complete), accuracy, default (bool), epochs, a column a key, and `reached`, a dictionary of
         epoch to score.
         """
         with self._telling():
-            trials = [trial for trial in self._trials() if trial.state != TrialState.WAITING]
+            trials = [trial for trial in self._trials() if self._is_whole(trial)]
         columns = ["trial", "state", "score", "accuracy", "default", "epochs", "reached"]
         rows = [
             {
@@ -201,11 +217,12 @@ class Study:
                 "default": trial.user_attrs.get(_DEFAULT, False),
                 "epochs": trial.last_step or 0,
                 "reached": trial.intermediate_values,
-                **trial.params,
             }
             for trial in trials
         ]
-        frame = pd.DataFrame(rows, columns=[*columns, *self.space])
+        frame = pd.DataFrame(rows, columns=columns)
+        for key in self.space:  # as they are: pandas would make 0 and 0.1, or None, floats
+            frame[key] = pd.Series([trial.params[key] for trial in trials], dtype=object)
         return frame.astype({"score": float, "accuracy": float, "default": bool})
 
     def importances(self) -> tuple[dict[str, float], str]:
@@ -231,12 +248,16 @@ class Study:
             return {}, words
         apart = optuna.create_study(direction="maximize")  # in memory
         for row, value in zip(compared.index, values[values.notna()], strict=True):
-            params = {key: _plain(compared.loc[row, key]) for key in self.space}
+            params = {key: compared.loc[row, key] for key in self.space}
             apart.add_trial(
                 optuna.create_trial(params=params, distributions=self.space, value=value)
             )
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.seed)
         return optuna.importance.get_param_importances(apart, evaluator=evaluator), words
+
+    def _is_whole(self, trial: FrozenTrial) -> bool:
+        """Whether it was begun, with a value of each key."""
+        return trial.state != TrialState.WAITING and trial.params.keys() == self.space.keys()
 
     def _running(self, trial: Trial) -> optuna.trial.Trial:
         return optuna.trial.Trial(self._study, self._trials()[trial.number]._trial_id)
@@ -244,20 +265,22 @@ class Study:
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
 
-    def _refuse_another_space(self) -> None:
+    def _refuse_another(self, given: Sequence[str]) -> None:
+        """Raises UserError if the study was begun with another space or by another command."""
         described = {
             key: optuna.distributions.distribution_to_json(each) for key, each in self.space.items()
         }
-        recorded = self._study.user_attrs.get("space")
+        described |= {"the command": sorted(given)}
+        recorded = self._study.user_attrs.get("search")
         if recorded is None:
-            self._study.set_user_attr("space", described)
+            self._study.set_user_attr("search", described)
         elif recorded != described:
             changed = [key for key in {**recorded, **described}
                        if recorded.get(key) != described.get(key)]  # fmt: skip
             raise UserError(
-                f"Expected the space that the search in {self.where} began with. Received: "
-                f"another for {', '.join(changed)}. Begin a new one: another hydra.sweep.dir, or "
-                "search.study where search.storage is given."
+                f"Expected the search in {self.where} to go on with the space and the command that "
+                f"it began with. Received: another for {', '.join(changed)}. Begin a new one: "
+                "another hydra.sweep.dir, or search.study where search.storage is given."
             )
 
     @contextmanager
@@ -272,11 +295,6 @@ class Study:
                 f"postgresql://USER@HOST/NAME with its driver installed. Received: {self.where}: "
                 f"{text}"
             ) from error
-
-
-def _plain(value: Any) -> Any:
-    """Without pandas' own types of numbers."""
-    return value.item() if hasattr(value, "item") else value
 
 
 def _without_password(storage: str | None) -> str | None:

@@ -69,7 +69,8 @@ def halved(config: TrainConfig, reason: str, devices: int = 1) -> tuple[TrainCon
         name: stage.batch_size or config.batch_size
         for name, stage in config.finetune.stages.items()
     }
-    if any(size < 2 or (size // 2) % devices for size in sizes.values()):
+    shared = [sizes[name] for name, s in config.finetune.stages.items() if not s.feature_views]
+    if min(sizes.values()) < 2 or any((size // 2) % devices for size in shared):
         raise _does_not_fit(config, reason)
     stages = {
         name: replace(stage, batch_size=sizes[name] // 2)

@@ -27,12 +27,12 @@ _ASKS_ONLY = ("--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--
 _ENDED = ("finished", "diverged")
 # What a run may be gone on with differently: it changes nothing that is learnt, and the photos are
 # compared with those that the run began with.
-_FREE = (
+FREE = (
     "runtime.workers", "runtime.device", "runtime.devices", "runtime.tensorboard",
     "runtime.checkpoint_minutes",
     "data.cache_dir", "data.cache_limit", "resume",
 )  # fmt: skip
-_MOVED = ("data.root", "data.csv", "data.test_csv")
+MOVED = ("data.root", "data.csv", "data.test_csv")
 
 
 class AlreadyFinishedError(Exception):
@@ -135,13 +135,21 @@ def with_recorded(config: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
     Args:
         config: What Hydra composed.
         overrides: The command line's; what may change, such as `runtime.workers`, is taken over.
+
+    Raises:
+        UserError: If the run's batches cannot be shared among as many devices as now.
     """
     recorded = _recorded(Path(config.resume))
     given = {_key(override) for override in overrides}
-    for key in given.intersection((*_FREE, *_MOVED)):
+    for key in given.intersection((*FREE, *MOVED)):
         if "." in key:
             group, name = key.split(".")
             setattr(getattr(recorded, group), name, getattr(getattr(config, group), name))
+    try:
+        if recorded.runtime.devices != "all":
+            recorded.check_devices(recorded.runtime.devices)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     return replace(recorded, resume=config.resume)
 
 
@@ -313,11 +321,11 @@ def _composed(arguments: Sequence[str]) -> tuple[TrainConfig, Path]:
 
 
 def _refuse_changes(arguments: Sequence[str], recorded: TrainConfig, run: Path) -> None:
-    given = [a for a in arguments if _key(a) not in (*_FREE, *_MOVED)]
+    given = [a for a in arguments if _key(a) not in (*FREE, *MOVED)]
     given = [a for a in given if not _key(a).startswith("hydra") and not a.startswith("-")]
     if not given:
         return
-    differing = _differences(_composed(arguments)[0], recorded, (*_FREE, *_MOVED))
+    differing = _differences(_composed(arguments)[0], recorded, (*FREE, *MOVED))
     values = _flat(to_plain(recorded))
     groups = {key.partition(".")[0] for key in values}
     refused = []
@@ -328,7 +336,7 @@ def _refuse_changes(arguments: Sequence[str], recorded: TrainConfig, run: Path) 
             has = f" (the run has {its[0]}={values.get(its[0])})" if its else ""
             refused.append(f"{argument}{has}")
     if refused:
-        free = ", ".join(key for key in (*_FREE, *_MOVED) if key != "resume")
+        free = ", ".join(key for key in (*FREE, *MOVED) if key != "resume")
         raise UserError(
             f"Expected nothing with resume={run} that changes what is trained: it goes on as it "
             f"was started. Received: {', '.join(refused)}. Leave that out, or start a new run. "
@@ -336,7 +344,7 @@ def _refuse_changes(arguments: Sequence[str], recorded: TrainConfig, run: Path) 
         )
 
 
-def _differences(one: TrainConfig, other: TrainConfig, free: Sequence[str] = _FREE) -> list[str]:
+def _differences(one: TrainConfig, other: TrainConfig, free: Sequence[str] = FREE) -> list[str]:
     """Keys whose values differ, but for those that are free to."""
     first, second = _flat(to_plain(one)), _flat(to_plain(other))
     keys = dict.fromkeys((*first, *second))
