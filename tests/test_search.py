@@ -1,10 +1,8 @@
 """The trials of `-m search=`: chosen by Optuna, given up as they train, never lost."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,6 @@ from carcls.sweeps.search_picture import draw_search
 from carcls.sweeps.study import DATABASE, Study, distribution_of, holds, score
 from tests import processes
 from tests.conftest import draw_competition
-from tests.test_cli import ROOT
 
 SPACE = {"rate": {"low": 0.001, "high": 0.1, "log": True}, "policy": ["none", "strong"]}
 DEFAULTS = {"rate": 0.01, "policy": "none"}
@@ -339,14 +336,10 @@ def test_a_search_that_is_killed_goes_on_and_gives_up_what_is_bad(tmp_path):
     (tmp_path / "job.py").write_text(JOB)
 
     def start() -> subprocess.CompletedProcess:
-        command = [
-            sys.executable, "job.py", "-m", "search=quick", "search.trials=3",
+        return processes.run(
+            tmp_path / "job.py", "-m", "search=quick", "search.trials=3",
             "search.startup_trials=1", "search.min_epochs=2", "search.keep_one_in=2",
-            "finetune.stages.all.epochs=8", "optimizer.learning_rate=0.001",
-        ]  # fmt: skip
-        return subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True, text=True, check=False, timeout=120,
+            "finetune.stages.all.epochs=8", "optimizer.learning_rate=0.001", cwd=tmp_path,
         )  # fmt: skip
 
     def states() -> dict[int, str]:

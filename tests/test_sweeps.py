@@ -19,6 +19,7 @@ from carcls.sweeps import command
 from carcls.sweeps.plan import Wanted, plan
 from carcls.sweeps.processes import places_for, reason, run_jobs, visible_gpus
 from carcls.sweeps.record import SWEEP, Job, newest_of, read_jobs, write_jobs
+from tests import processes
 from tests.conftest import FEW_LAYERS, draw_competition
 from tests.test_cli import ROOT
 from tests.test_find_run import here, left, of_command
@@ -243,11 +244,8 @@ def test_started_again_only_what_failed_and_what_was_killed_runs(tmp_path):
     (tmp_path / "job.py").write_text(JOB)
 
     def start() -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "job.py", "seed=range(1,5)", "-m", "hydra.launcher.jobs=2"],
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
-            text=True, check=False, timeout=120,
-        )  # fmt: skip
+        given = ("seed=range(1,5)", "-m", "hydra.launcher.jobs=2")
+        return processes.run(tmp_path / "job.py", *given, cwd=tmp_path)
 
     def states() -> list[str]:
         (record,) = (tmp_path / "outputs").glob("*/sweep.json")
@@ -296,8 +294,10 @@ def test_two_jobs_at_a_time_give_what_one_run_gives(tmp_path):
     assert board.state.tolist() == ["finished", "finished"]
     assert sorted(board["head"]) == ["avg_dense", "max_dense"]
     assert (runs[1] / "evaluation" / "report.html").is_file()
-    alone = [*train, "head=max_dense", "hydra.run.dir=alone"]
-    subprocess.run(alone, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    alone = processes.run(
+        "train.py", *train[2:], "head=max_dense", "hydra.run.dir=alone", cwd=tmp_path
+    )
+    assert alone.returncode == 0, alone.stderr
     assert metrics_of(runs[0]) != metrics_of(runs[1]) == metrics_of(tmp_path / "alone")
 
 
