@@ -24,9 +24,8 @@ demo: $(READY)
 	@echo "its worth     outputs/demo/evaluation/report.html"
 	@echo "your photos   $(BIN)/python train.py data=folder data.root=DIR"
 
-# A worker more than cores: some tests wait for a process.
 test: $(READY)
-	$(BIN)/python -m pytest -n $$($(BIN)/python -c "import os; print(os.cpu_count() + 1)") --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check .
