@@ -32,7 +32,7 @@ _STATES = {
     "finished": record.FINISHED, "find_lr": record.FINISHED, "running": record.RUNNING,
     "interrupted": record.STOPPED, "failed": record.FAILED, "diverged": record.FAILED,
 }  # fmt: skip
-_STATUS_FAILED, _STATUS_USER_ERROR = 1, 2  # as a process of its own would end
+_STATUS_FAILED = 1  # as a process of its own would end
 
 
 class ReportingLauncher(ProcessLauncher):
@@ -152,7 +152,7 @@ def _conclude(job: Job, answer: JobReturn | BaseException, run: Path) -> None:
         answer.status = JobStatus.COMPLETED  # else to ask for what it returned raises that
         error = answer.return_value
         is_mistake = isinstance(error, JobFailedError) and error.is_mistake
-        job.status = _STATUS_USER_ERROR if is_mistake else _STATUS_FAILED
+        job.status = launcher.STATUS_USER_ERROR if is_mistake else _STATUS_FAILED
         job.state, job.error = record.FAILED, _in_words(error)
 
 

@@ -72,9 +72,12 @@ class SearchSweeper(Sweeper):
             UserError: If nothing can be searched, or the command's own values are a mistake.
             KeyboardInterrupt: If it was stopped, after all that ran have saved.
         """
-        given, space = self._space(arguments)
+        parsed = self._parser().parse_overrides(overrides=arguments)
+        parsed = [each for each in parsed if each.key_or_group.partition(".")[0] != "search"]
+        given = [each.input_line for each in parsed if not each.is_sweep_override()]
         config, base = self.launcher.compose(0, given)
         _refuse_unmeasured(config)
+        space = self._space(parsed, base)
         defaults = {key: _value_of(base, key) for key in space}
         self._check(given, space)
         sweep_dir = self.sweep_dir = Path(str(self.config.hydra.sweep.dir))
@@ -161,18 +164,21 @@ class SearchSweeper(Sweeper):
                     f"{job.error}"
                 )
 
-    def _space(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
-        """What all trials are given, and the dimensions that are searched.
+    def _space(self, parsed: list[Override], base: DictConfig) -> dict[str, Any]:
+        """The dimensions that are searched.
 
         A key that the command sweeps over is searched, whatever the YAML says of it; one that it
         gives is not; nor is one that its configuration has not.
+
+        Args:
+            parsed: The command line's overrides.
+            base: What the command composes, without what it sweeps over.
+
+        Raises:
+            UserError: If none is left.
         """
-        parsed = self._parser().parse_overrides(overrides=arguments)
-        parsed = [each for each in parsed if each.key_or_group.partition(".")[0] != "search"]
         swept = {each.key_or_group: each for each in parsed if each.is_sweep_override()}
-        given = [each.input_line for each in parsed if not each.is_sweep_override()]
         fixed = {each.key_or_group for each in parsed if not each.is_sweep_override()}
-        _, base = self.launcher.compose(0, given)
         wanted = {key: values for key, values in self.settings.space.items() if key not in swept}
         space = {
             key: values
@@ -197,7 +203,7 @@ class SearchSweeper(Sweeper):
                 print(f"{key} is not searched: the command gives it.")
             elif key not in space:
                 print(f"{key} is not searched: this command's configuration has no such key.")
-        return given, space
+        return space
 
     def _swept_values(self, override: Override, own: Any) -> list | dict[str, Any]:
         """The dimension that `key=a,b` or `key=interval(low,high)` of the command line is.
