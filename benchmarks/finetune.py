@@ -49,6 +49,7 @@ RECIPES: dict[str, list[str]] = {
         *FAST, "finetune.stages.head.feature_views=0", "finetune.stages.head.epochs=4"
     ],
     "without_label_smoothing": [*FAST, f"{ALL}.label_smoothing=0"],
+    "without_soup": [*FAST, f"{ALL}.soup=1"],
     "without_ema": [*FAST, f"{ALL}.ema=0"],
     "without_frozen_batch_norm": [*FAST, "finetune.batch_norm=train"],
     "with_photo_policy": [*FAST, "augmentation=photo"],
@@ -60,8 +61,9 @@ RECIPES: dict[str, list[str]] = {
     "with_discriminative_rates": [*FAST, f"{ALL}.bottom_rate=0.1"],
     "with_half_the_rate": [*FAST, "optimizer.learning_rate=2.5e-4"],
     "with_twice_the_rate": [*FAST, "optimizer.learning_rate=1e-3"],
-    "with_half_the_epochs": [*FAST, f"{ALL}.epochs=15"],
-    "with_twice_the_epochs": [*FAST, f"{ALL}.epochs=60"],
+    "with_half_the_epochs": [*FAST, f"{ALL}.epochs=8"],
+    "with_twice_the_epochs": [*FAST, f"{ALL}.epochs=30"],
+    "with_five_trainings": [*FAST, f"{ALL}.soup=5"],
     "with_stochastic_depth": [*FAST, "finetune.stochastic_depth=true"],
     "with_mixing_smaller_photos_and_clipping": [*FAST, *MIX, *SMALLER, "optimizer.clip_norm=0.5"],
 }  # fmt: skip

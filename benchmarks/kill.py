@@ -1,4 +1,4 @@
-"""Kill -9 at random instants of a short three-stage run, and go on each time.
+"""Kill -9 at random instants of a short run of stages and a soup, and go on each time.
 
 A run that nobody touches first. Then runs of the same command that are killed at an instant drawn
 between their start and their planned end, gone on with by resume=RUN, killed again, up to
@@ -26,8 +26,8 @@ COMMAND = [
     "data.test_per_class=2", "data.root=photos", "backbone=efficientnetlite0", "image_size=32",
     "batch_size=8", "finetune=staged", "~finetune.stages.top_half", "finetune.stages.head.epochs=2",
     "finetune.stages.top_three_quarters.epochs=1", "finetune.stages.all.epochs=1",
-    "schedule.patience=1", "runtime.deterministic=true", "runtime.device=cpu",
-    "runtime.checkpoint_minutes=0.03",
+    "finetune.stages.all.soup=2", "schedule.patience=1", "runtime.deterministic=true",
+    "runtime.device=cpu", "runtime.checkpoint_minutes=0.03",
 ]  # fmt: skip
 
 

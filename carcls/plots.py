@@ -66,13 +66,14 @@ def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> Picture:
         value = history[measured].iloc[best_epoch - 1]
         axis.axvline(best_epoch, color=_BEST, linewidth=1, linestyle="--")
         axis.plot(best_epoch, value, "o", color=_BEST, markersize=9, fillstyle="none")
-        text = f"{value:.1%}" if name == "accuracy" else f"{value:.3f}"
+        text = f", {value:.1%}" if name == "accuracy" else f", {value:.3f}"
         text += " (train)" if measured == name else ""
+        text = "" if np.isnan(value) else text  # an average that nothing validated
         is_late = best_epoch > len(history) / 2
         axis.text(
             best_epoch,
             0.04 if name == "accuracy" else 0.94,  # where the curves are not
-            f" kept: epoch {best_epoch}, {text} ",
+            f" kept: epoch {best_epoch}{text} ",
             transform=axis.get_xaxis_transform(),
             ha="right" if is_late else "left",
             color=_BEST,

@@ -207,7 +207,7 @@ def test_a_config_survives_the_way_into_json_and_back():
             "+finetune.stages.all.epoks=1",
             "Expected one of epochs, learning_rate, trainable, image_size, train_scale, "
             "batch_size, bottom_rate, label_smoothing, mixup, cutmix, mix_probability, ema, "
-            "callbacks, feature_views. "
+            "soup, callbacks, feature_views. "
             "Received: finetune.stages.all.epoks",
         ),
         ("finetune.stages.all.mixup=-1", "Expected mixup from 0 (off) to 100. Received: mixup=-1"),

@@ -25,9 +25,10 @@ from tests.conftest import draw_competition
 from tests.processes import ROOT
 from tests.test_config import composed
 
-PLAN = (  # stages of 5, 1 and 1 epochs of 4 batches at most
+PLAN = (  # stages of 5, 1, and twice 1 epochs of 4 batches at most, the last two of a soup
     "finetune=staged", "~finetune.stages.top_half", "finetune.stages.head.epochs=5",
     "finetune.stages.top_three_quarters.epochs=1", "finetune.stages.all.epochs=1",
+    "finetune.stages.all.soup=2",
     "finetune.early_stopping_patience=2", "schedule.patience=1", "schedule.min_learning_rate=0",
     "finetune.stages.head.trainable=1", "optimizer.learning_rate=0.1",
 )  # fmt: skip
@@ -95,7 +96,7 @@ def unbroken(root, tmp_path_factory):
     train(small(root, "optimizer=adamw"), workdir)
     rows = pd.read_csv(workdir / "history.csv")
     assert rows.learning_rate.nunique() > 1, "plateau moved it"
-    assert len(rows) < 7, "early stopping ended a stage"
+    assert len(rows) < 5 + 1 + 2 + 1, "early stopping ended a stage"
     return workdir
 
 
@@ -183,7 +184,7 @@ def test_a_run_that_is_cut_again_and_again_ends_as_the_unbroken_one(
     sessions = json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]
     assert len(sessions) == cuts + 1
     assert sessions[0]["from"] == "the start"
-    assert sessions[1]["from"] == "stage 1/3 head, epoch 2, step 2"
+    assert sessions[1]["from"] == "stage 1/5 head, epoch 2, step 2"
 
 
 def test_a_run_that_is_cut_while_it_writes_ends_as_the_unbroken_one(
@@ -235,12 +236,12 @@ def test_ctrl_c_inside_of_an_epoch_leaves_what_was_reached_and_loses_no_batch(
     assert facts["status"] == "interrupted"
     first_seconds = facts["sessions"][0]["seconds"]
     resumed(workdir)
-    assert len(seen) == 4 * len(pd.read_csv(unbroken / "history.csv"))
+    assert len(seen) == 4 * pd.read_csv(unbroken / "history.csv").loss.count()
     assert_same_run(unbroken, workdir)
     facts = json.loads((workdir / "run.json").read_text())
     assert facts["status"] == "finished"
     assert [session["from"] for session in facts["sessions"]] == [
-        "the start", "stage 1/3 head, epoch 2, step 3",
+        "the start", "stage 1/5 head, epoch 2, step 3",
     ]  # fmt: skip
     total = first_seconds + facts["sessions"][1]["seconds"]
     assert facts["seconds"] == pytest.approx(total, abs=0.11)
@@ -299,5 +300,5 @@ def test_a_run_that_is_killed_finds_itself_again(root, unbroken, tmp_path):
     again = processes.run(*command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert list((tmp_path / "outputs").iterdir()) == [workdir]
-    assert f"Goes on with outputs/{workdir.name} from stage 1/3 head, epoch 3" in again.stdout
+    assert f"Goes on with outputs/{workdir.name} from stage 1/5 head, epoch 3" in again.stdout
     assert_same_run(unbroken, workdir)

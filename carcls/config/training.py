@@ -68,6 +68,7 @@ class StageConfig:
     cutmix: float | None = None
     mix_probability: float | None = None
     ema: float = 0.0  # decay a step of the weights' moving average, which is kept; 0: off
+    soup: int = 1  # trainings of the stage from the same start, whose weights are averaged
     callbacks: list[str] | None = None  # which of STAGE_CALLBACKS run; null: all that are set up
     feature_views: int = 0  # views a photo whose features are cached, for the head to be fitted on
 
@@ -99,6 +100,7 @@ class StageConfig:
         for name in ("label_smoothing", "ema"):
             value = getattr(self, name)
             expect(0.0 <= value < 1.0, f"{name} in [0, 1), 0: off", **{name: value})
+        expect(1 <= self.soup <= 20, "soup from 1 (off) to 20 trainings", soup=self.soup)
         for callback in self.callbacks or ():
             expect_one_of(STAGE_CALLBACKS, callbacks=callback)
         expect(
@@ -115,13 +117,12 @@ class StageConfig:
                 epochs=self.epochs,
                 feature_views=self.feature_views,
             )
-            unused = {"bottom_rate": 1.0, "label_smoothing": 0.0, "ema": 0.0} | dict.fromkeys(
-                MIXING
-            )
+            unused = {"bottom_rate": 1.0, "label_smoothing": 0.0, "ema": 0.0, "soup": 1}
+            unused |= dict.fromkeys(MIXING)
             expect(
                 all(getattr(self, name) in (value, None) for name, value in unused.items()),
-                "a stage with feature_views to leave bottom_rate, label_smoothing, ema and mixing "
-                "alone, which are for training in steps",
+                "a stage with feature_views to leave bottom_rate, label_smoothing, ema, soup and "
+                "mixing alone, which are for training in steps",
                 **{name: getattr(self, name) for name in unused},
             )
 
@@ -159,6 +160,11 @@ class FinetuneConfig:
                 "early_stopping among its callbacks",
                 early_stopping_patience=self.early_stopping_patience,
             )
+
+    @property
+    def epochs(self) -> int:
+        """Of all stages; a soup has those of each of its trainings."""
+        return sum(stage.epochs * stage.soup for stage in self.stages.values())
 
 
 @dataclass(kw_only=True, slots=True)

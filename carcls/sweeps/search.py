@@ -113,7 +113,7 @@ class SearchSweeper(Sweeper):
         self.epochs[job.number] = max(known, len(history))
         if len(history) <= known or config is None:
             return False
-        planned = sum(stage.epochs for stage in config.finetune.stages.values())
+        planned = config.finetune.epochs
         stage, best = "", -math.inf
         for epoch, row in enumerate(history.itertuples(), start=1):
             if row.stage != stage:  # the head's value would hide what the next stage makes of it
@@ -251,7 +251,7 @@ class SearchSweeper(Sweeper):
     def _say_plan(self, config: TrainConfig, defaults: dict[str, Any]) -> None:
         for key, distribution in self.study.space.items():
             print(f"searches {key}: {_shown(distribution)}; the command's own {defaults[key]}")
-        planned = sum(stage.epochs for stage in config.finetune.stages.values())
+        planned = config.finetune.epochs
         if self.settings.pruner != "none" and (
             config.data.folds or planned <= self.settings.min_epochs
         ):

@@ -2,9 +2,9 @@
 
 A generation holds the variables of the network (BatchNorm's statistics and the state of every
 dropout included), those of the optimizer (moments, averages, iterations, learning rate), the random
-state of the process, what the callbacks remember, the rows of the history and the best epoch; in
-the middle of an epoch also the running loss and accuracy. The batches need nothing: they are a
-function of the seed and of their number.
+state of the process, what the callbacks remember, the rows of the history and the best epoch; of a
+soup its start and the sum of its trainings; in the middle of an epoch also the running loss and
+accuracy. The batches need nothing: they are a function of the seed and of their number.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from carcls.training import generations
 from carcls.training.epochs import Epochs
 from carcls.training.generations import Generation
 from carcls.training.resume import open_session
+from carcls.training.soup import Soup
 
 if TYPE_CHECKING:
     from carcls.training.callbacks import StopOnSignal
@@ -113,6 +114,7 @@ class Checkpoints:
             session.model_path.unlink(missing_ok=True)
         _assign(session.model.variables, self._arrays("model"), "the network")
         _set_random_state(state["random"], self._arrays("random"))
+        session.soup = Soup(self._arrays("start"), self._arrays("total"))
         session.history.rows = state["rows"]
         session.history.write()
         best = state["best"]
@@ -187,7 +189,7 @@ class Checkpoints:
         arrays = {
             name: [keras.ops.convert_to_numpy(variable) for variable in some]
             for name, some in variables.items()
-        } | {"random": random_arrays}
+        } | {"random": random_arrays, "start": session.soup.start, "total": session.soup.total}
         best = session.best
         state = {
             "stage": stage,

@@ -29,6 +29,7 @@ from carcls.training.memory import halved, within_memory
 from carcls.training.outcome import Outcome
 from carcls.training.preflight import preflight
 from carcls.training.refit import without_validation
+from carcls.training.soup import number_in_soup, spelled_out
 from carcls.training.stages import Session, run_stage
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def _train(config: TrainConfig, workdir: Path, inputs: Inputs | None) -> Outcome
         changes = changes or recorded.get("changed", [])
     with devices.scope():
         session = _open_session(config, workdir, inputs)
+    session.config = replace(config, finetune=spelled_out(config.finetune))
     session.changes, session.devices = [*changes, *inputs.changes], devices
     session.device = device
     if is_resumed:  # what earlier processes found out
@@ -207,9 +209,8 @@ def _run_stages(session: Session, stop: StopOnSignal) -> str:
     for number, name in enumerate(plan.stages, start=1):
         if checkpoints.is_done(number):
             continue
-        is_new = checkpoints.within(number) is None
-        if is_new and plan.keep == "best" and session.best.kept_epoch:
-            restore_weights(session.model, session.model_path)
+        if checkpoints.within(number) is None:
+            _start(session, name)
         title = f"{number}/{len(plan.stages)} {name}"
         with session.devices.scope(plan.stages[name]):
             within_memory(session, functools.partial(run_stage, session, name, title, stop))
@@ -218,8 +219,20 @@ def _run_stages(session: Session, stop: StopOnSignal) -> str:
             return "diverged"
         if stop.requested:
             return "interrupted"
+        if number_in_soup(plan, name):
+            session.soup.add(session.model)
         checkpoints.end_stage(number)
     return "finished"
+
+
+def _start(session: Session, name: str) -> None:
+    """Puts the weights into the model that a stage begins with."""
+    plan, number = session.config.finetune, number_in_soup(session.config.finetune, name)
+    is_after_first = number > 1 or plan.stages[name].soup > 1
+    if plan.keep == "best" and session.best.kept_epoch and not is_after_first:
+        restore_weights(session.model, session.model_path)
+    if number:
+        session.soup.begin(session.model, number)
 
 
 def _finish(session: Session, seconds: float) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from carcls.console import duration, facts
 from carcls.data.loader import Loader
 from carcls.errors import UserError
 from carcls.models.classifier import backbone_of, load_classifier, save_classifier
+from carcls.training.generations import KEPT
 from carcls.training.memory import state_of
 from carcls.training.stages import Session
 from carcls.training.timing import seconds_of_stages
@@ -30,9 +31,9 @@ from carcls.training.trial import Steps, look_at
 log = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-3  # of probabilities, for a model that was saved and loaded
-# What a run keeps, in files of the model's size: two generations of it, and of an optimizer with
-# two moments and averaged weights.
-_FILES = 2 + 3
+# What a run keeps, in files of the model's size. A generation: the best so far, the weights, an
+# optimizer with two moments and averaged weights, and of a soup its start and its sum.
+_OF_GENERATION, _OF_SOUP = 1 + 1 + 3, 2
 
 
 def preflight(session: Session, fitted: keras.Model, name: str, loader: Loader) -> None:
@@ -49,7 +50,8 @@ def preflight(session: Session, fitted: keras.Model, name: str, loader: Loader) 
     """
     started = time.perf_counter()
     config = session.config
-    needed, free = disk_for(session.model, session.workdir)
+    has_soup = any(stage.soup > 1 for stage in config.finetune.stages.values())
+    needed, free = disk_for(session.model, session.workdir, has_soup)
     check_disk(session.workdir, needed, free)
     batches, loader_rate = look_at(loader)
     with _nothing_moved(fitted):
@@ -217,10 +219,12 @@ def check_saved(session: Session, photos: np.ndarray) -> float:
     return difference
 
 
-def disk_for(model: keras.Model, workdir: Path) -> tuple[int, int]:
+def disk_for(model: keras.Model, workdir: Path, has_soup: bool) -> tuple[int, int]:
     """Bytes that a run writes at most, and that the disk of its directory has free."""
     size = sum(int(np.prod(weight.shape)) * 4 for weight in model.weights)
-    return _FILES * size, shutil.disk_usage(workdir).free
+    of_generation = _OF_GENERATION + (_OF_SOUP if has_soup else 0)
+    generations_and_next = KEPT + 1
+    return generations_and_next * of_generation * size, shutil.disk_usage(workdir).free
 
 
 def check_disk(workdir: Path, needed: int, free: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,8 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
         rows.append([
             name,
             f"{stage.feature_views} views" if stage.feature_views
-            else f"{stage.epochs} × {-(-n_train // batch_size)}",
+            else (f"{stage.soup} × " if stage.soup > 1 else "")
+            + f"{stage.epochs} × {-(-n_train // batch_size)}",
             f"{layers} of {len(network.layers)}", f"{trainable / 1e6:.2f} M",
             f"{stage.learning_rate:g}", _sizes(config, stage),
             str(batch_size),
@@ -133,8 +135,8 @@ def _validation(config: TrainConfig, inputs: Inputs) -> str:
 def summary(session: Session, metrics: dict[str, Any], status: str) -> str:
     """What each stage reached, where everything is, and what to run next."""
     rows = [
-        [stage.name, str(stage.epochs), _share(stage.val_accuracy), duration(stage.seconds)]
-        for stage in session.stages
+        [name, str(epochs or "average"), _share(val_accuracy), duration(seconds)]
+        for name, epochs, val_accuracy, seconds in map(astuple, session.stages)
     ]
     kept = metrics["kept_epoch"]
     ended = {

@@ -28,6 +28,7 @@ from carcls.training.feed import Feed
 from carcls.training.inputs import Inputs
 from carcls.training.optimizers import build_optimizer, schedule_callbacks
 from carcls.training.parallel import Devices, model_to_fit
+from carcls.training.soup import Soup
 from carcls.training.timing import epochs_alike
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Session:
     device: str = ""
     devices: Devices = field(default_factory=Devices)
     preflight: Callable[..., None] | None = None  # before the first step of the first stage
+    soup: Soup = field(default_factory=Soup)
     checkpoints: Checkpoints | None = None  # set when the training starts
 
     @property
@@ -141,6 +143,11 @@ def run_stage(session: Session, name: str, title: str, stop: StopOnSignal) -> No
             session.stages.append(
                 StageResult(name=name, epochs=1, val_accuracy=val_accuracy, seconds=seconds)
             )
+        return
+    if stage.soup > 1:
+        from carcls.training.soup_stage import run_soup_stage  # which imports this module
+
+        run_soup_stage(session, name, stage, title)
         return
     train_loader, val_loader = inputs.train(stage), inputs.val(stage)
     session.info.image_size = stage.image_size or config.image_size

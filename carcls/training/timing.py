@@ -15,8 +15,11 @@ def photo_cost(config: TrainConfig, stage: StageConfig) -> float:
 
 
 def _passes(stage: StageConfig) -> int:
-    """How often each training photo is seen: once an epoch, or once for each view."""
-    return stage.epochs * max(1, stage.feature_views)
+    """How often each training photo is seen: once an epoch, or once for each view.
+
+    Never by what averages a soup, in a plan that is spelled out.
+    """
+    return 0 if stage.soup > 1 else stage.epochs * max(1, stage.feature_views)
 
 
 def _layers(stage: StageConfig) -> float:
