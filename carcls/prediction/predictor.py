@@ -200,7 +200,10 @@ class Predictor:
     def model(self) -> keras.Model:
         """The network itself; loaded if it is not there."""
         if self._model is None:
+            from carcls.models.folding import fold_batch_norm  # which imports Keras
+
             self._model = self.load()
+            fold_batch_norm(self._model, only_frozen=False)
         return self._model
 
     def release(self) -> None:

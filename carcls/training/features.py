@@ -30,6 +30,7 @@ from carcls.data.archives import default_cache_dir
 from carcls.data.loader import Loader
 from carcls.data.records import file_facts
 from carcls.errors import UserError
+from carcls.models.folding import fold_batch_norm
 from carcls.models.probabilities import predict_probs
 from carcls.run import replacing
 from carcls.runtime import uses_xla
@@ -117,6 +118,7 @@ def get_features(
             a finite number.
     """
     config, started = inputs.config, time.perf_counter()
+    fold_batch_norm(model, only_frozen=False)
     network = keras.Model(model.input, model.get_layer(POOL).output)
     network.jit_compile, network.run_eagerly = uses_xla(config.runtime), config.runtime.eager
     of_network = _hash_of_network(network, config)

@@ -17,6 +17,7 @@ from carcls.data import balance
 from carcls.data.records import examples
 from carcls.errors import UserError
 from carcls.models.classifier import build_classifier, load_classifier, restore_weights
+from carcls.models.folding import fold_batch_norm
 from carcls.models.probabilities import fit_temperature, predict_probs, probabilities_table
 from carcls.plots import draw_curves
 from carcls.training import generations, parallel, report, resume
@@ -251,6 +252,7 @@ def _finish(session: Session, seconds: float) -> dict[str, Any]:
     val_loader = session.inputs.val(session.config.finetune.stages[row["stage"]])
     if val_loader is not None:
         model = load_classifier(session.model_path)
+        fold_batch_norm(model, only_frozen=False)
         model.run_eagerly = session.config.runtime.eager
         probs = predict_probs(model, val_loader)
         metrics |= _write_val_predictions(session, val_loader.indices, probs)

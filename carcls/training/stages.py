@@ -11,6 +11,7 @@ from carcls import run as files
 from carcls.backend import keras
 from carcls.config import StageConfig, TrainConfig
 from carcls.models.classifier import backbone_of, save_classifier
+from carcls.models.folding import fold_batch_norm
 from carcls.models.freezing import freeze, keep_every_block, learning_rate_shares
 from carcls.runtime import uses_xla
 from carcls.training.callbacks import (
@@ -92,6 +93,7 @@ def compile_stage(
     freeze(backbone, stage.trainable, config.finetune.batch_norm)
     if not config.finetune.stochastic_depth:
         keep_every_block(backbone)
+    fold_batch_norm(backbone, only_frozen=True)
     if config.labels_are_shares(stage):
         loss = keras.losses.CategoricalCrossentropy()
         accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
