@@ -36,7 +36,7 @@ docs-check: $(READY)
 	$(BIN)/python -m pytest tests/test_readme.py tests/test_docs.py tests/test_docker.py
 
 bench: $(READY)
-	@set -e; for name in loader cache policy predict million saved_predictions "step --quick"; do \
+	@set -e; for name in loader cache policy folding predict million saved_predictions "step --quick"; do \
 	  set -- $$name; echo "== $$name"; $(BIN)/python benchmarks/$$1.py $$2; done
 
 clean:

@@ -1,6 +1,7 @@
 """A tiny data set that every test can draw for itself."""
 
 import csv
+import gc
 import os
 import signal
 from pathlib import Path
@@ -36,6 +37,11 @@ def _cache_of_its_own(tmp_path_factory):
     os.environ.pop("XDG_CACHE_HOME")
     if before is not None:
         os.environ["XDG_CACHE_HOME"] = before
+
+
+def pytest_collection_finish() -> None:
+    """What all test files have imported is not looked through for garbage, test after test."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,6 +17,7 @@ from carcls.training import callbacks
 from carcls.training.callbacks import History, ProgressLine, StopOnSignal
 from carcls.training.epochs import Epochs
 from carcls.training.feed import Feed
+from tests import processes
 from tests.test_config import composed, told
 
 STEPS, VAL_STEPS = 5, 3  # an epoch
@@ -171,3 +172,15 @@ def test_the_default_head_trains_under_mixed_precision(policy):
     assert np.isfinite(loss)
     model.get_layer("head_dense").set_weights([np.full((8, 256), 5.0), np.full(256, 300.0)])
     assert np.isfinite(model.train_on_batch(np.ones((4, 2, 2, 8)), np.array([0, 1, 0, 1])))
+
+
+def test_what_keras_imports_is_not_looked_through_for_garbage(tmp_path):
+    script = tmp_path / "count.py"
+    script.write_text(
+        "import gc\n"
+        "before = gc.get_freeze_count()\n"
+        "import carcls.backend\n"
+        "print(before, gc.get_freeze_count() > 100_000, gc.isenabled())\n"
+    )
+    result = processes.run(script, cwd=tmp_path)
+    assert result.stdout == "0 True True\n", result.stderr

@@ -83,8 +83,11 @@ class Predictor:
         def load() -> keras.Model:
             import carcls.backend  # noqa: F401
             from carcls.models.classifier import load_classifier
+            from carcls.models.folding import fold_batch_norm
 
-            return load_classifier(path)
+            model = load_classifier(path)
+            fold_batch_norm(model, only_frozen=False)
+            return model
 
         return cls(
             name=str(ckpt),
@@ -105,9 +108,12 @@ class Predictor:
 
         def load() -> keras.Model:
             import carcls.backend  # noqa: F401
+            from carcls.models.folding import fold_batch_norm
             from carcls.models.imagenet import imagenet_classifier
 
-            return imagenet_classifier(name, weights=weights)
+            model = imagenet_classifier(name, weights=weights)
+            fold_batch_norm(model, only_frozen=False)
+            return model
 
         info = ModelInfo(
             class_names=imagenet_class_names(),
@@ -200,10 +206,7 @@ class Predictor:
     def model(self) -> keras.Model:
         """The network itself; loaded if it is not there."""
         if self._model is None:
-            from carcls.models.folding import fold_batch_norm  # which imports Keras
-
             self._model = self.load()
-            fold_batch_norm(self._model, only_frozen=False)
         return self._model
 
     def release(self) -> None:
