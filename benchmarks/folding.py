@@ -8,13 +8,17 @@ the two ratios last.
 """
 
 import os
+import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from carcls.backend import keras
 from carcls.models.backbones import build_backbone
@@ -25,7 +29,8 @@ BATCH, CLASSES, SECONDS = 16, 10, 2.0
 
 
 def network(name: str, weights: str, fold: bool) -> keras.Model:
-    """A classifier as `finetune=fast` trains it."""
+    """A classifier as `finetune=fast` trains it, the same each time."""
+    keras.utils.set_random_seed(0)
     backbone = build_backbone(name, weights=weights)
     freeze(backbone, 1.0, batch_norm="frozen")
     keep_every_block(backbone)

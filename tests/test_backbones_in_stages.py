@@ -19,7 +19,7 @@ def test_each_of_the_notebooks_backbones_goes_through_stages(name, tmp_path):
     config = to_config(
         composed(
             f"data.root='{root}'", f"backbone={name}", "backbone.weights=none", "image_size=75",
-            "runtime.eager=true", "runtime.preflight=false", *TWO_STAGES,
+            "runtime.eager=true", "runtime.preflight=false", "optimizer=sgd", *TWO_STAGES,
         )
     )  # fmt: skip
     train(config, tmp_path / "run")

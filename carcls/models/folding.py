@@ -2,7 +2,7 @@
 
 With fixed statistics it is a scale and a shift of each channel, and scaling a convolution's kernel
 scales its output: `(w * x) s + b = (w s) * x + b`. A kernel has far fewer numbers than what it is
-moved over, so that a forward pass takes a quarter less time on a CPU, a training step a sixth.
+moved over, so that a forward pass takes a quarter less time on a CPU, a training step a tenth.
 (Jacob et al., 2018, Quantization and Training of Neural Networks, section 3.2, fold likewise.)
 
 The weights stay what they are, and so do their gradients: nothing differs but the rounding. Nothing
