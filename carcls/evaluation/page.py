@@ -124,8 +124,8 @@ def _training(content: Content) -> str:
         if not run.stages and run.curves is None:
             continue
         rows = [
-            [escape(stage["name"]), str(stage["epochs"]), _percent(stage["val_accuracy"]),
-             duration(stage["seconds"])]
+            [escape(stage["name"]), str(stage["epochs"] or "average"),
+             _percent(stage["val_accuracy"]), duration(stage["seconds"])]
             for stage in run.stages
         ]  # fmt: skip
         block = f"<h3>{escape(run.name)}</h3>"
