@@ -14,7 +14,7 @@ from carcls.errors import UserError
 from carcls.models import classifier
 from carcls.models.heads import HEADS
 from carcls.training.loop import train
-from carcls.training.preflight import check_disk, check_monitors
+from carcls.training.preflight import check_disk, check_monitors, disk_for
 from carcls.training.timing import epochs_alike, seconds_of_stages
 from tests.conftest import draw_competition
 from tests.test_config import composed
@@ -152,6 +152,12 @@ def test_a_monitor_that_is_not_measured_is_told():
     with pytest.raises(UserError, match=r"Received: schedule\.monitor=val_accuracy"):
         config.finetune.keep = "last"
         check_monitors(session, {"loss"})
+
+
+def test_a_run_needs_room_for_two_generations_and_the_one_that_it_writes(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])  # 8 weights
+    assert disk_for(model, tmp_path, has_soup=False)[0] == 3 * 5 * 8 * 4
+    assert disk_for(model, tmp_path, has_soup=True)[0] == 3 * 7 * 8 * 4
 
 
 def test_a_disk_that_does_not_suffice_is_told(tmp_path):
