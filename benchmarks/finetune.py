@@ -50,7 +50,9 @@ RECIPES: dict[str, list[str]] = {
     ],
     "without_label_smoothing": [*FAST, f"{ALL}.label_smoothing=0"],
     "without_soup": [*FAST, f"{ALL}.soup=1"],
-    "without_ema": [*FAST, f"{ALL}.ema=0"],
+    "without_ema": [*FAST, f"{ALL}.ema_span=0"],
+    "without_centralizing": [*FAST, "optimizer.centralize=false"],
+    "without_high_rate": [*FAST, "schedule=cosine"],
     "without_frozen_batch_norm": [*FAST, "finetune.batch_norm=train"],
     "with_photo_policy": [*FAST, "augmentation=photo"],
     # and with one part more, which it does without

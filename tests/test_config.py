@@ -83,7 +83,7 @@ def test_the_defaults_are_the_documented_ones():
     assert (config.image_size, config.batch_size, config.seed) == (240, 16, 42)
     assert (config.data.name, config.data.root, config.data.val_split) == ("kaggle", "data", 0.2)
     names = (config.finetune.name, config.head.name, config.augmentation.name, config.schedule.name)
-    assert names == ("fast", "linear", "moderate", "cosine")
+    assert names == ("fast", "linear", "moderate", "cosine_high")
     assert (config.optimizer.name, config.optimizer.learning_rate) == ("adamw", 5e-4)
 
 
@@ -206,8 +206,8 @@ def test_a_config_survives_the_way_into_json_and_back():
         (
             "+finetune.stages.all.epoks=1",
             "Expected one of epochs, learning_rate, trainable, image_size, train_scale, "
-            "batch_size, bottom_rate, label_smoothing, mixup, cutmix, mix_probability, ema, "
-            "soup, callbacks, feature_views. "
+            "batch_size, bottom_rate, label_smoothing, mixup, cutmix, mix_probability, "
+            "ema_span, soup, callbacks, feature_views. "
             "Received: finetune.stages.all.epoks",
         ),
         ("finetune.stages.all.mixup=-1", "Expected mixup from 0 (off) to 100. Received: mixup=-1"),

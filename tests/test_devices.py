@@ -73,7 +73,8 @@ def test_clipping_accumulation_averages_weights_and_batch_norm_are_those_of_one(
     np.testing.assert_allclose(*losses(run), atol=1e-5)
     pd.testing.assert_frame_equal(*histories(run), atol=1e-5)
     for ours, theirs in zip(*weights(run), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+        # Moving variances are around 100: rounding shows in the seventh digit, seen was 1.5e-6.
+        np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-5)
 
 
 def test_a_run_says_how_many_devices_it_had_and_leaves_a_model_like_any_other(tensorflow_runs):

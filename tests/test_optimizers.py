@@ -9,6 +9,8 @@ from carcls.training.callbacks import AverageWeights
 from carcls.training.optimizers import build_optimizer, schedule_callbacks
 from tests.test_config import composed
 
+SPAN = -1 / (99 * np.log(0.9))  # of 99 steps: a decay of 0.9 a step
+
 
 def rates(schedule: str, steps: list[int], *overrides: str, planned: int = 100) -> np.ndarray:
     config = to_config(composed(f"schedule={schedule}", *overrides))
@@ -102,6 +104,36 @@ def test_the_gradient_of_all_weights_together_is_cut_to_its_length():
     np.testing.assert_allclose(variables[1].numpy(), [0, -0.8], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamax", "adamw", "sgd"])
+def test_a_step_that_is_centralized_leaves_the_mean_of_the_weights_of_an_output(name):
+    shapes = {"dense": (6, 3), "conv": (3, 3, 2, 4), "depthwise": (3, 3, 4, 1), "bias": (4,)}
+    draw = np.random.default_rng(0).normal
+    starts = {kind: draw(size=shape).astype("float32") for kind, shape in shapes.items()}
+    gradients = {kind: draw(0.5, 1.0, shape).astype("float32") for kind, shape in shapes.items()}
+    moved = {}
+    for centralize in ("false", "true"):
+        config = to_config(
+            composed(
+                f"optimizer={name}", "schedule=constant", f"optimizer.centralize={centralize}",
+                *(["optimizer.weight_decay=0"] if name == "adamw" else []),
+            )
+        )  # fmt: skip
+        optimizer = build_optimizer(config.optimizer, config.schedule, 0.1, steps=10)
+        variables = [keras.Variable(start, name=kind) for kind, start in starts.items()]
+        for _ in range(2):
+            optimizer.apply([keras.ops.array(value) for value in gradients.values()], variables)
+        moved[centralize] = {v.name: v.numpy() - starts[v.name] for v in variables}
+    for kind in ("dense", "conv"):
+        found, plain = moved["true"][kind], moved["false"][kind]
+        inputs = tuple(range(found.ndim - 1))
+        np.testing.assert_allclose(found.mean(inputs), 0, atol=1e-6)
+        expected = plain - plain.mean(inputs, keepdims=True)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert np.abs(plain.mean(inputs)).max() > 0.02
+    for kind in ("depthwise", "bias"):
+        np.testing.assert_allclose(moved["true"][kind], moved["false"][kind], atol=1e-6)
+
+
 def dense_model() -> keras.Model:
     inputs = keras.Input((2,))
     x = keras.layers.Dense(2, kernel_initializer="ones", name="low")(inputs)
@@ -110,7 +142,9 @@ def dense_model() -> keras.Model:
 
 @pytest.mark.parametrize("name", ["adam", "adamax", "adamw", "sgd"])
 def test_a_variable_moves_and_decays_at_its_own_share_of_the_learning_rate(name):
-    config = to_config(composed(f"optimizer={name}", "schedule=constant"))
+    config = to_config(
+        composed(f"optimizer={name}", "schedule=constant", "optimizer.centralize=false")
+    )
     moved = []
     for shares in (None, {"low/kernel": 0.25}):
         model = dense_model()
@@ -132,8 +166,11 @@ def test_weight_decay_is_the_same_with_shares_of_one():
     ends = []
     for shares in (None, {"low/kernel": 1.0}):
         config = to_config(
-            composed("optimizer=adamw", "schedule=constant", "optimizer.weight_decay=0.5")
-        )
+            composed(
+                "optimizer=adamw", "schedule=constant", "optimizer.weight_decay=0.5",
+                "optimizer.centralize=false",
+            )
+        )  # fmt: skip
         model = dense_model()
         optimizer = build_optimizer(config.optimizer, config.schedule, 0.1, 10, shares=shares)
         for _ in range(3):
@@ -148,7 +185,8 @@ def test_weight_decay_is_the_same_with_shares_of_one():
 def test_the_moving_average_is_validated_and_kept_and_the_trained_weights_go_on():
     config = to_config(composed("optimizer=sgd", "schedule=constant", "optimizer.momentum=0"))
     model = dense_model()
-    model.compile(build_optimizer(config.optimizer, config.schedule, 0.01, 9, ema=0.9), loss="mse")
+    optimizer = build_optimizer(config.optimizer, config.schedule, 0.01, 99, ema_span=SPAN)
+    model.compile(optimizer, loss="mse")
     average = AverageWeights()
     seen, validated = [], []
     data = np.ones((4, 2), np.float32), np.zeros((4, 1), np.float32)
@@ -178,7 +216,7 @@ def test_the_average_forgets_as_fast_with_accumulated_batches():
     for accumulation in (1, 2):
         variable = keras.Variable([1.0])
         optimizer = build_optimizer(
-            config.optimizer, config.schedule, 0.1, 99, accumulation=accumulation, ema=0.9
+            config.optimizer, config.schedule, 0.1, 99 * accumulation, accumulation, SPAN
         )
         for _ in range(40 * accumulation):
             optimizer.apply([keras.ops.ones((1,))], [variable])

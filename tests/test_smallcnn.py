@@ -105,7 +105,7 @@ def test_the_study_is_its_published_settings():
     assert (config.data.name, config.backbone.name, config.image_size) == ("cifar", "smallcnn", 32)
     assert (config.optimizer.name, stage.learning_rate, stage.epochs) == ("adam", 1e-3, 20)
     assert (config.batch_size, config.head.dropout, config.augmentation.train) == (32, 0.0, {})
-    assert (config.schedule.name, stage.label_smoothing, stage.ema) == ("constant", 0.0, 0.0)
+    assert (config.schedule.name, stage.label_smoothing, stage.ema_span) == ("constant", 0.0, 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -77,8 +77,8 @@ def test_a_stage_that_is_called_as_a_training_of_a_soup_is_told():
         (("finetune.stages.all.soup=21",), "Expected soup from 1 (off) to 20 trainings. Rec"),
         (
             ("finetune=fast", "finetune.stages.head.soup=2"),
-            "Expected a stage with feature_views to leave bottom_rate, label_smoothing, ema, soup "
-            "and mixing alone",
+            "Expected a stage with feature_views to leave bottom_rate, label_smoothing, ema_span, "
+            "soup and mixing alone",
         ),
     ],
 )

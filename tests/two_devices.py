@@ -26,7 +26,8 @@ RUNS = {
     # All that Keras does otherwise on several devices; of the last batch, 1 photo, one gets none.
     "all_at_once": (
         "finetune.stages.all.epochs=2", "batch_size=14", "optimizer=adamw",
-        "optimizer.clip_norm=0.5", "gradient_accumulation=2", "finetune.stages.all.ema=0.9",
+        "optimizer.clip_norm=0.5", "optimizer.centralize=true", "gradient_accumulation=2",
+        "finetune.stages.all.ema_span=0.5",
         "finetune.stages.all.bottom_rate=0.3", "schedule=cosine", "data.balance=weights",
         "finetune.stages.all.label_smoothing=0.1",
     ),

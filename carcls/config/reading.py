@@ -44,6 +44,7 @@ OPTIONS: dict[str, dict[str, type]] = {
         "plateau": PlateauSchedule,
         "exponential": ExponentialSchedule,
         "cosine": CosineSchedule,
+        "cosine_high": CosineSchedule,
         "constant": ConstantSchedule,
     },
     "data": {

@@ -67,7 +67,7 @@ class StageConfig:
     mixup: float | None = None  # null, as for the next two: the policy's
     cutmix: float | None = None
     mix_probability: float | None = None
-    ema: float = 0.0  # decay a step of the weights' moving average, which is kept; 0: off
+    ema_span: float = 0.0  # share of the stage's steps that an average of weights spans; 0: off
     soup: int = 1  # trainings of the stage from the same start, whose weights are averaged
     callbacks: list[str] | None = None  # which of STAGE_CALLBACKS run; null: all that are set up
     feature_views: int = 0  # views a photo whose features are cached, for the head to be fitted on
@@ -97,7 +97,7 @@ class StageConfig:
             train_scale=self.train_scale,
         )
         _expect_mixing(self)
-        for name in ("label_smoothing", "ema"):
+        for name in ("label_smoothing", "ema_span"):
             value = getattr(self, name)
             expect(0.0 <= value < 1.0, f"{name} in [0, 1), 0: off", **{name: value})
         expect(1 <= self.soup <= 20, "soup from 1 (off) to 20 trainings", soup=self.soup)
@@ -117,12 +117,12 @@ class StageConfig:
                 epochs=self.epochs,
                 feature_views=self.feature_views,
             )
-            unused = {"bottom_rate": 1.0, "label_smoothing": 0.0, "ema": 0.0, "soup": 1}
+            unused = {"bottom_rate": 1.0, "label_smoothing": 0.0, "ema_span": 0.0, "soup": 1}
             unused |= dict.fromkeys(MIXING)
             expect(
                 all(getattr(self, name) in (value, None) for name, value in unused.items()),
-                "a stage with feature_views to leave bottom_rate, label_smoothing, ema, soup and "
-                "mixing alone, which are for training in steps",
+                "a stage with feature_views to leave bottom_rate, label_smoothing, ema_span, soup "
+                "and mixing alone, which are for training in steps",
                 **{name: getattr(self, name) for name in unused},
             )
 
@@ -174,6 +174,7 @@ class OptimizerConfig:
     name: str
     learning_rate: float
     clip_norm: float = 0.0  # length that the gradient of all weights is cut to; 0: off
+    centralize: bool = False  # no step changes the mean of the weights of an output
 
     def __post_init__(self) -> None:
         expect(self.clip_norm >= 0, "clip_norm to be 0 (off) or more", clip_norm=self.clip_norm)

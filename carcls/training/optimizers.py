@@ -1,5 +1,6 @@
 """Optimizers, and what moves their learning rate inside a stage."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -66,7 +67,7 @@ def build_optimizer(
     learning_rate: float,
     steps: int,
     accumulation: int = 1,
-    ema: float = 0.0,
+    ema_span: float = 0.0,
     shares: Mapping[str, float] | None = None,
 ) -> keras.optimizers.Optimizer:
     """A new optimizer, without memory of earlier stages.
@@ -77,19 +78,46 @@ def build_optimizer(
         learning_rate: Of the stage: where it starts; with a warmup, its peak.
         steps: Batches planned for the stage.
         accumulation: Batches for one step of the optimizer, which is what a schedule counts.
-        ema: Decay a step of the moving average of the weights, which the optimizer then also
-            keeps; 0: none.
+        ema_span: Of an exponential moving average of the weights, which the optimizer then also
+            keeps: after this share of the steps a weight counts 1/e of what it did; 0: none.
         shares: Path of a variable to the share of the learning rate that it learns at (and of the
             weight decay, which goes with the rate); 1 for those that are missing.
     """
     rate = _rate(schedule, learning_rate, steps_of(steps, accumulation))
     built = accumulate(OPTIMIZERS[optimizer.name](optimizer, rate), rate, accumulation)
     built.global_clipnorm = optimizer.clip_norm or None
-    if ema:  # Keras moves the average after every batch
-        built.use_ema, built.ema_momentum = True, ema ** (1 / accumulation)
+    if ema_span:  # Keras moves the average after every batch
+        built.use_ema, built.ema_momentum = True, math.exp(-1 / (ema_span * steps))
+    if optimizer.centralize:
+        _centralize(built)
     if shares:
         _set_shares(built, shares)
     return built
+
+
+def _centralize(optimizer: keras.optimizers.Optimizer) -> None:
+    """Takes out of every step what it has in common for all weights of an output.
+
+    Yong et al., 2020, Gradient Centralization, applied to the step instead, which Adam has scaled.
+    What comes out of a ReLU is never negative, so that a step of one sign moves an output for all
+    photos alike, and by far the most. Batch norm that trains takes that out again, batch norm that
+    is held still does not. Vectors are left alone, and kernels of depthwise convolutions, whose
+    outputs see one channel each.
+    """
+    update_step = optimizer.update_step
+
+    def update_centralized(gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if len(variable.shape) < 2 or variable.shape[-1] == 1:
+            update_step(gradient, variable, learning_rate)
+            return
+        before = keras.ops.copy(variable)
+        update_step(gradient, variable, learning_rate)
+        change = keras.ops.subtract(variable, before)
+        inputs = range(len(variable.shape) - 1)  # all axes but that of the outputs, the last
+        change = keras.ops.subtract(change, keras.ops.mean(change, inputs, keepdims=True))
+        optimizer.assign(variable, keras.ops.add(before, change))
+
+    optimizer.update_step = update_centralized
 
 
 def _set_shares(optimizer: keras.optimizers.Optimizer, shares: Mapping[str, float]) -> None:

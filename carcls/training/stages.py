@@ -108,7 +108,7 @@ def compile_stage(
             stage.learning_rate,
             steps=stage.epochs * steps_per_epoch,
             accumulation=config.gradient_accumulation,
-            ema=stage.ema,
+            ema_span=stage.ema_span,
             shares=learning_rate_shares(backbone, stage.bottom_rate)
             if stage.bottom_rate < 1
             else None,
@@ -226,7 +226,7 @@ def _callbacks(
     config, history = session.config, session.history
     plan = config.finetune
     epochs_after = epochs_alike(config, name)
-    average = [AverageWeights()] if stage.ema else []
+    average = [AverageWeights()] if stage.ema_span else []
     callbacks = [
         *average,  # before what looks at the epoch and keeps it
         history,
