@@ -41,6 +41,11 @@ def test_cosine_warms_up_to_the_stages_rate_and_falls_to_its_final_share():
     np.testing.assert_allclose(found[10:], expected, rtol=1e-4)
 
 
+def test_cosine_high_ends_at_four_tenths_of_the_stages_rate():
+    found = rates("cosine_high", [10, 55, 100])
+    np.testing.assert_allclose(found, [0.5, 0.5 * 0.7, 0.5 * 0.4], rtol=1e-4)
+
+
 def test_cosine_without_warmup_starts_at_the_stages_rate():
     found = rates("cosine", [0, 50, 100, 150], "schedule.warmup=0")
     np.testing.assert_allclose(found, [0.5, 0.25, 0.0, 0.0], atol=1e-6)
