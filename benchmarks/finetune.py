@@ -49,7 +49,6 @@ RECIPES: dict[str, list[str]] = {
         *FAST, "finetune.stages.head.feature_views=0", "finetune.stages.head.epochs=4"
     ],
     "without_label_smoothing": [*FAST, f"{ALL}.label_smoothing=0"],
-    "without_soup": [*FAST, f"{ALL}.soup=1"],
     "without_ema": [*FAST, f"{ALL}.ema_span=0"],
     "without_centralizing": [*FAST, "optimizer.centralize=false"],
     "without_high_rate": [*FAST, "schedule=cosine"],
@@ -65,7 +64,7 @@ RECIPES: dict[str, list[str]] = {
     "with_twice_the_rate": [*FAST, "optimizer.learning_rate=1e-3"],
     "with_half_the_epochs": [*FAST, f"{ALL}.epochs=8"],
     "with_twice_the_epochs": [*FAST, f"{ALL}.epochs=30"],
-    "with_five_trainings": [*FAST, f"{ALL}.soup=5"],
+    "with_three_trainings": [*FAST, f"{ALL}.soup=3"],
     "with_stochastic_depth": [*FAST, "finetune.stochastic_depth=true"],
     "with_mixing_smaller_photos_and_clipping": [*FAST, *MIX, *SMALLER, "optimizer.clip_norm=0.5"],
 }  # fmt: skip
