@@ -31,6 +31,7 @@ PLAN = (  # stages of 5, 1, and twice 1 epochs of 4 batches at most, the last tw
     "finetune.stages.all.soup=2",
     "finetune.early_stopping_patience=2", "schedule.patience=1", "schedule.min_learning_rate=0",
     "finetune.stages.head.trainable=1", "optimizer.learning_rate=0.1",
+    "optimizer.centralize=false",  # a loss that rises now and then, for plateau to see
 )  # fmt: skip
 
 
