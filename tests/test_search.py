@@ -339,8 +339,7 @@ def test_a_search_that_is_killed_goes_on_and_gives_up_what_is_bad(tmp_path):
         return processes.run(
             tmp_path / "job.py", "-m", "search=quick", "search.trials=3",
             "search.startup_trials=1", "search.min_epochs=2", "search.keep_one_in=2",
-            "finetune.stages.all.epochs=8", "finetune.stages.all.soup=1",
-            "optimizer.learning_rate=0.001", cwd=tmp_path,
+            "finetune.stages.all.epochs=8", "optimizer.learning_rate=0.001", cwd=tmp_path,
         )  # fmt: skip
 
     def states() -> dict[int, str]:
