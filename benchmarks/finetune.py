@@ -52,6 +52,7 @@ RECIPES: dict[str, list[str]] = {
     "without_ema": [*FAST, f"{ALL}.ema_span=0"],
     "without_centralizing": [*FAST, "optimizer.centralize=false"],
     "without_high_rate": [*FAST, "schedule=cosine"],
+    "without_last_head": [*FAST, "~finetune.stages.last_head"],
     "without_frozen_batch_norm": [*FAST, "finetune.batch_norm=train"],
     "with_photo_policy": [*FAST, "augmentation=photo"],
     # and with one part more, which it does without

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+from dataclasses import replace
 
 import cv2
 import keras
@@ -20,6 +21,7 @@ from carcls.models.probabilities import predict_probs
 from carcls.training import feature_stage
 from carcls.training import features as features_module
 from carcls.training.features import get_features, number_of_views
+from carcls.training.head_fit import unchosen
 from carcls.training.inputs import prepare_inputs
 from carcls.training.loop import train
 from tests.conftest import draw_competition
@@ -219,6 +221,86 @@ def test_a_refit_without_augmentation_fits_on_all_photos_and_says_what_was_chang
     )
     assert facts["head_fits"]["head"]["photos"] == 15
     assert pd.read_csv(tmp_path / "history.csv").val_loss.isna().all()
+
+
+TRAINED = (
+    "finetune=fast", "finetune.stages.head.feature_views=2", "finetune.stages.all.epochs=1",
+)  # fmt: skip
+
+
+def test_once_the_backbone_is_trained_the_head_is_fitted_anew_with_what_was_chosen_before(
+    root, tmp_path, caplog, tiny_backbone
+):
+    caplog.set_level("INFO", logger="carcls")
+    config = small(root, *TRAINED, f"data.cache_dir='{tmp_path}/cache'")
+    train(config, tmp_path / "run")
+    fits = json.loads((tmp_path / "run" / "run.json").read_text())["head_fits"]
+    assert (fits["last_head"]["views"], fits["last_head"]["photos"]) == (1, 12)
+    assert (fits["last_head"]["scores"], fits["last_head"]["folds"]) == ({}, 0)
+    assert fits["last_head"]["value"] == fits["head"]["value"]
+    assert len(fits["head"]["scores"]) > 1
+    assert f"l2 {fits['head']['value']:g}, as in head" in caplog.text
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 3, "none that only it can use"
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert history.stage.tolist() == ["head", "all", "last_head"]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["kept_epoch"] == 3
+    assert metrics["val_nll"] == pytest.approx(history.val_loss[2], abs=1e-4)
+
+
+def test_cut_before_its_last_head_a_run_goes_on_with_what_its_first_one_chose(
+    root, tmp_path, monkeypatch, tiny_backbone
+):
+    class CutError(BaseException):
+        pass
+
+    def cut(*args, **options):
+        raise CutError
+
+    config = small(root, *TRAINED, "runtime.deterministic=true")
+    train(config, tmp_path / "unbroken")
+    with monkeypatch.context() as patch, pytest.raises(CutError):
+        patch.setattr(feature_stage, "_settled", cut)
+        train(config, tmp_path / "run")
+    train(replace(config, resume=str(tmp_path / "run")), tmp_path / "run")
+    runs = [tmp_path / "unbroken", tmp_path / "run"]
+    fits = [json.loads((run / "run.json").read_text())["head_fits"] for run in runs]
+    assert fits[0]["last_head"]["origin"] == fits[1]["last_head"]["origin"] == "as in head"
+    assert fits[0]["last_head"]["value"] == fits[1]["last_head"]["value"]
+    assert len({(run / "val_predictions.csv").read_text() for run in runs}) == 1
+
+
+def test_a_head_that_was_fitted_anew_and_is_worse_is_not_kept(
+    root, tmp_path, monkeypatch, caplog, tiny_backbone
+):
+    caplog.set_level("WARNING", logger="carcls")
+    monkeypatch.setattr(
+        feature_stage,
+        "_settled",
+        lambda session, name, head: replace(unchosen(head, ""), value=1e6),
+    )
+    outcome = train(small(root, *TRAINED), tmp_path)
+    history = pd.read_csv(tmp_path / "history.csv")
+    kept = outcome.metrics["kept_epoch"]
+    assert kept < 3
+    said = (
+        "finetune.stages.last_head: the head that was fitted anew was not kept, its val_loss is "
+        f"{history.val_loss[2]:.4f}, that of epoch {kept} {history.val_loss[kept - 1]:.4f}"
+    )
+    assert history.val_loss[2] == pytest.approx(np.log(3), abs=0.01), "it knows nothing"
+    assert json.loads((tmp_path / "run.json").read_text())["changed"] == [said]
+    assert f"WARNING: {said}." in caplog.text
+    assert outcome.metrics["val_nll"] == pytest.approx(history.val_loss[kept - 1], abs=1e-4)
+
+
+def test_a_last_head_alone_or_without_validation_photos_is_fitted_and_kept(
+    root, tmp_path, caplog, tiny_backbone
+):
+    caplog.set_level("INFO", logger="carcls")
+    overrides = ("finetune.stages.head.feature_views=0", "data.refit=true")
+    outcome = train(small(root, *TRAINED, *overrides), tmp_path)
+    assert outcome.metrics["kept_epoch"] == 3
+    assert "l2 0.1, since photos that trained the backbone cannot choose it" in caplog.text
 
 
 def test_ctrl_c_ends_it_with_the_head_as_it_was(root, tmp_path, monkeypatch, tiny_backbone):

@@ -1,5 +1,7 @@
 """Heads fitted to features: what is chosen, and that the network gets what was fitted."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from carcls.data.balance import class_weights
 from carcls.models.classifier import load_classifier
 from carcls.training import head_fit
 from carcls.training.features import Features
-from carcls.training.head_fit import fit_head, fit_softmax, head_of, photo_folds
+from carcls.training.head_fit import fit_head, fit_softmax, head_of, photo_folds, unchosen
 
 
 def blobs(num_views: int, num_photos: int, classes: int, seed: int = 0) -> Features:
@@ -80,14 +82,6 @@ def test_what_cannot_be_told_apart_is_regularised_more():
     assert noise.scores[f"{noise.value:g}"] == pytest.approx(np.log(3), abs=0.15)
 
 
-def test_without_photos_for_two_folds_it_says_so():
-    features = blobs(4, 3, 3)
-    folds = np.tile(photo_folds(features.labels, features.groups, 3, 0), 4)
-    rows, labels = features.views.reshape(-1, 8), np.tile(features.labels, 4)
-    _, _, choice = fit_softmax(rows, labels, folds, 3, np.ones(12))
-    assert str(choice) == "l2 0.1, with too few photos to choose it"
-
-
 def classifier(*layers: keras.Layer) -> keras.Model:
     """Photos of 1 pixel and 8 channels, so that features are what we say."""
     x = photos = keras.Input((1, 1, 8))
@@ -95,6 +89,37 @@ def classifier(*layers: keras.Layer) -> keras.Model:
     for layer in layers:
         x = layer(x)
     return keras.Model(photos, keras.layers.Dense(3, activation="softmax", name="probs")(x))
+
+
+def dense(*units: int) -> keras.Model:
+    return classifier(*(keras.layers.Dense(count, activation="relu") for count in units))
+
+
+@pytest.mark.parametrize(("units", "name"), [((), "l2"), ((16,), "weight decay")])
+def test_without_photos_for_two_folds_it_says_so(units, name):
+    choice = fit_head(head_of(dense(*units)), blobs(4, 3, 3), learning_rate=0.01, seed=0)
+    assert str(choice) == f"{name} 0.1, with too few photos to choose it"
+
+
+def test_what_is_settled_is_not_chosen_again(monkeypatch):
+    features, heads = blobs(2, 60, 3), [head_of(dense()), head_of(dense())]
+    settled = replace(unchosen(heads[0], "as in head"), value=1.0)
+    choice = fit_head(heads[0], features, learning_rate=0.01, seed=0, settled=settled)
+    assert choice is settled
+    assert str(choice) == "l2 1, as in head"
+    monkeypatch.setattr(head_fit, "L2", (1.0,))
+    fit_head(heads[1], features, learning_rate=0.01, seed=0)
+    np.testing.assert_array_equal(heads[0].get_weights()[0], heads[1].get_weights()[0])
+    head, lengths, fit = head_of(dense(16)), [], head_fit._Trial.fit
+
+    def counted(trial, rows, labels, weights, trained, held, epochs=None):
+        lengths.append((len(trained), held, epochs))
+        return fit(trial, rows, labels, weights, trained, held, epochs)
+
+    monkeypatch.setattr(head_fit._Trial, "fit", counted)
+    settled = replace(unchosen(head, "as in head"), value=1.0, epochs=3)
+    fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)
+    assert lengths == [(120, None, 3)], "all rows, none held out, for as long as it was found"
 
 
 @pytest.mark.parametrize("layers", [(), (16,)])
@@ -110,7 +135,7 @@ def test_a_rare_class_that_weighs_as_much_is_predicted_as_often(layers, monkeypa
     )  # fmt: skip
     shares = {}
     for weights in (None, class_weights(labels, 3)):
-        model = classifier(*(keras.layers.Dense(n, activation="relu") for n in layers))
+        model = dense(*layers)
         fit_head(head_of(model), features, learning_rate=0.01, seed=0, class_weights=weights)
         shares[weights is None] = np.asarray(model(noise[0][:, None, None])).mean(0)
     assert shares[True][2] < 0.12

@@ -365,7 +365,7 @@ def test_a_search_that_is_killed_goes_on_and_gives_up_what_is_bad(tmp_path):
     (sweep,) = (tmp_path / "outputs").iterdir()
     board = pd.read_csv(sweep / "leaderboard.csv")
     assert board.val_accuracy.fillna(0).tolist() == [0.8, 0.6, 0]
-    assert board.error.iloc[2] == "after 3 of 9 epochs, with 10.0%"
+    assert board.error.iloc[2] == "after 3 of 10 epochs, with 10.0%"
     page = (sweep / "leaderboard.html").read_text()
     assert "the command&#x27;s own values reach 60.0%." in page
     assert "The search" in page

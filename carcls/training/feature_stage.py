@@ -1,7 +1,13 @@
-"""A stage on cached features: the backbone once for each view, then the head to convergence."""
+"""A stage on cached features: the backbone once for each view, then the head to convergence.
+
+Before the backbone is trained it gives the head to begin with. After that it fits the head anew, to
+photos as they are and labels as they are, where training had crops and smoothed labels (Touvron et
+al., 2019, Fixing the train-test resolution discrepancy, fine-tune the classifier likewise).
+"""
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import keras
@@ -13,7 +19,7 @@ from carcls.console import duration
 from carcls.data.balance import class_weights
 from carcls.training.callbacks import KeepWeights, StopOnSignal
 from carcls.training.features import POOL, Features, get_features, number_of_views
-from carcls.training.head_fit import Choice, fit_head, head_of
+from carcls.training.head_fit import Choice, fit_head, head_of, unchosen
 
 if TYPE_CHECKING:
     from carcls.training.stages import Session
@@ -38,7 +44,8 @@ def run_feature_stage(
         stop: Of the whole run; asked for in the middle, the head stays as it was.
 
     Returns:
-        Whether it came to its end.
+        Whether it came to its end. A head that was fitted anew is not kept if it has a higher loss
+        on the validation photos than the one before.
 
     Raises:
         UserError: See `get_features`.
@@ -59,8 +66,11 @@ def run_feature_stage(
 
     head = head_of(session.model)
     before = head.get_weights()
+    is_trained = any(earlier.trainable for earlier in _stages_before(session, name).values())
     try:
-        features = get_features(session.model, inputs, stage, num_views, title, check)
+        features = get_features(
+            session.model, inputs, stage, num_views, title, check, is_shared=not is_trained
+        )
         fit_started = time.perf_counter()
         # Balanced draws of photos have the same loss, on average, as weights.
         is_balanced = config.data.balance != "none"
@@ -71,6 +81,7 @@ def run_feature_stage(
             learning_rate=stage.learning_rate,
             seed=config.seed,
             class_weights=weights,
+            settled=_settled(session, name, head) if is_trained else None,
             eager=config.runtime.eager,
             check=check,
         )
@@ -88,8 +99,6 @@ def run_feature_stage(
             "images_per_second": round(history.photos_per_epoch / features.seconds, 1),
         }
     )
-    keep = KeepWeights(session.save, session.best, config.finetune.keep, len(history.rows) - 1)
-    keep.on_epoch_end(0, logs)
     session.facts.setdefault("head_fits", {})[name] = {
         "views": len(features.views),
         "photos": len(features.labels),
@@ -100,7 +109,39 @@ def run_feature_stage(
     }
     files.add_to_json(session.workdir / files.RUN, head_fits=session.facts["head_fits"])
     _say(title, features, choice, fit_seconds, logs)
+    best, keeps_best = session.best, config.finetune.keep == "best"
+    if is_trained and keeps_best and best.kept_epoch and features.val is not None:
+        kept_loss = history.rows[best.kept_epoch - 1]["val_loss"]
+        if not logs["val_loss"] < kept_loss:
+            change = (
+                f"finetune.stages.{name}: the head that was fitted anew was not kept, its val_loss "
+                f"is {logs['val_loss']:.4f}, that of epoch {best.kept_epoch} {kept_loss:.4f}"
+            )
+            session.changes.append(change)
+            log.warning(f"WARNING: {change}.")
+            head.set_weights(before)
+            return True
+        best.key = None  # the best accuracy of many epochs looks better than it is
+    keep = KeepWeights(session.save, best, config.finetune.keep, len(history.rows) - 1)
+    keep.on_epoch_end(0, logs)
     return True
+
+
+def _stages_before(session: "Session", name: str) -> dict[str, StageConfig]:
+    """Of the plan, in order."""
+    stages = session.config.finetune.stages
+    names = list(stages)
+    return {other: stages[other] for other in names[: names.index(name)]}
+
+
+def _settled(session: "Session", name: str, head: keras.Model) -> Choice:
+    """What regularises a head whose backbone has been trained: what was chosen before it was."""
+    fits = session.facts.get("head_fits", {})
+    for other in _stages_before(session, name):
+        if other in fits:
+            value, epochs = fits[other]["value"], fits[other]["epochs"]
+            return replace(unchosen(head, f"as in {other}"), value=value, epochs=epochs)
+    return unchosen(head, "since photos that trained the backbone cannot choose it")
 
 
 def _measured(

@@ -102,6 +102,7 @@ def get_features(
     num_views: int,
     title: str,
     check: Callable[[], None],
+    is_shared: bool = True,
 ) -> Features:
     """Sends every view of every photo through the backbone, where no run has done so before.
 
@@ -112,6 +113,7 @@ def get_features(
         num_views: Of each training photo.
         title: For the progress bar.
         check: Called after each batch; what it raises ends this.
+        is_shared: Whether other runs may want them: not those of a backbone that this one trained.
 
     Raises:
         UserError: If a photo cannot be opened and `data.on_error` is `raise`, or a feature is not
@@ -121,7 +123,7 @@ def get_features(
     fold_batch_norm(model, only_frozen=False)
     network = keras.Model(model.input, model.get_layer(POOL).output)
     network.jit_compile, network.run_eagerly = uses_xla(config.runtime), config.runtime.eager
-    of_network = _hash_of_network(network, config)
+    of_network = _hash_of_network(network, config) if is_shared else ""
     plain = _in_order(inputs.train_as_validated(stage))
     train, val = _in_order(inputs.train(stage)), inputs.val(stage)
     plain.indices = train.indices  # which lacks what could not be opened in either size
@@ -141,7 +143,7 @@ def get_features(
 
         try:
             for loader, view in passes:
-                path = _file(config, of_network, loader, view)
+                path = _file(config, of_network, loader, view) if is_shared else None
                 part = None if path is None else _read(path, len(loader.indices))
                 if part is None:
                     part = predict_probs(network, loader, progress, epoch=view).astype(np.float32)

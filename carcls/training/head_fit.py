@@ -1,7 +1,9 @@
 """A head fitted to cached features until it is as good as it gets, with what regularises it chosen.
 
 The choice is by cross-validation over photos: all views of a photo, and all photos of a group, are
-in one fold, or the fold would be told apart by what was trained on.
+in one fold, or the fold would be told apart by what was trained on. For the same reason it is made
+once, on features of a backbone that has not been trained: one that has tells its photos' labels,
+those that are held out too.
 """
 
 import warnings
@@ -34,10 +36,11 @@ class Choice:
     Attributes:
         name: Of what was chosen.
         value: Of it.
-        scores: Each value that was tried to its log-loss over held-out photos; empty where no
-            class has photos for two folds.
+        scores: Each value that was tried to its log-loss over held-out photos; empty where
+            nothing was tried.
         folds: How many.
         epochs: Of the final fit; None where it converges by itself.
+        origin: Where the value comes from if nothing was tried.
     """
 
     name: str
@@ -45,11 +48,12 @@ class Choice:
     scores: dict[str, float]
     folds: int
     epochs: int | None = None
+    origin: str = ""
 
     def __str__(self) -> str:
         chosen = f"{self.name} {self.value:g}"
         if not self.scores:
-            return f"{chosen}, with too few photos to choose it"
+            return f"{chosen}, {self.origin}"
         return (
             f"{chosen} of {len(self.scores)} tried, log-loss {min(self.scores.values()):.3f} "
             f"over {self.folds} folds"
@@ -76,6 +80,7 @@ def fit_head(
     learning_rate: float,
     seed: int,
     class_weights: np.ndarray | None = None,
+    settled: Choice | None = None,
     eager: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> Choice:
@@ -88,23 +93,44 @@ def fit_head(
         seed: Of the folds.
         class_weights: `(num_classes,)` what a photo of each class counts in the loss, see
             `carcls.data.balance`; None: all the same.
+        settled: What was chosen for this head before; None: cross-validation chooses.
         eager: Run without compiling.
         check: Called now and then; what it raises ends this.
 
     Returns:
-        What was chosen on the way.
+        What was chosen on the way, or `settled`.
     """
     folds = photo_folds(features.labels, features.groups, _FOLDS, seed)
+    if settled is None and not np.any(folds >= 0):
+        settled = unchosen(head, "with too few photos to choose it")
     views = features.views  # (views, n, channels)
     rows = views.reshape(-1, views.shape[2])
     labels, folds = np.tile(features.labels, len(views)), np.tile(folds, len(views))
     weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
     probs = head.get_layer("probs")
-    if [layer for layer in head.layers if layer.weights] == [probs]:
-        kernel, bias, choice = fit_softmax(rows, labels, folds, probs.units, weights, check)
+    if _is_softmax_alone(head):
+        kernel, bias, choice = fit_softmax(
+            rows, labels, folds, probs.units, weights, settled, check
+        )
         probs.set_weights([kernel, bias])
         return choice
-    return _fit_layers(head, rows, labels, weights, folds, learning_rate, eager, check)
+    return _fit_layers(head, rows, labels, weights, folds, learning_rate, settled, eager, check)
+
+
+def unchosen(head: keras.Model, origin: str) -> Choice:
+    """What a head is fitted with where nothing can be chosen.
+
+    Args:
+        head: What `head_of` gave.
+        origin: Why, in words that go on after the value.
+    """
+    if _is_softmax_alone(head):
+        return Choice(name="l2", value=0.1, scores={}, folds=0, origin=origin)
+    return Choice(name="weight decay", value=0.1, scores={}, folds=0, epochs=10, origin=origin)
+
+
+def _is_softmax_alone(head: keras.Model) -> bool:
+    return [layer for layer in head.layers if layer.weights] == [head.get_layer("probs")]
 
 
 def photo_folds(labels: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
@@ -139,6 +165,7 @@ def fit_softmax(
     folds: np.ndarray,
     num_classes: int,
     weights: np.ndarray,
+    settled: Choice | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[np.ndarray, np.ndarray, Choice]:
     """Multinomial logistic regression, its L2 chosen by log-loss over the folds.
@@ -148,10 +175,10 @@ def fit_softmax(
     Args:
         rows: `(r, channels)` float32.
         labels: `(r,)` integers below `num_classes`; each occurs, but for classes without photos.
-        folds: `(r,)` see `photo_folds`.
+        folds: `(r,)` see `photo_folds`; not all -1, unless it is settled.
         num_classes: Of the network.
         weights: `(r,)` what a row counts, in the fit and in the choice.
-        check: See `fit_head`.
+        settled, check: See `fit_head`.
 
     Returns:
         Kernel `(channels, num_classes)`, bias `(num_classes,)` and the choice.
@@ -159,10 +186,32 @@ def fit_softmax(
     mean, std = rows.mean(0), rows.std(0)
     std[std < 1e-6 * std.max(initial=1e-30)] = 1.0  # of what is the same for all photos
     rows = (rows - mean) / std
-    held_out = [np.flatnonzero(folds == fold) for fold in np.unique(folds[folds >= 0])]
+    choice = settled or _choose_l2(rows, labels, folds, weights, check)
+    model = _regression()
+    _fit(model, rows, labels, weights, choice.value)
+    coefficients, intercept = model.coef_, model.intercept_  # (classes, channels), (classes,)
+    if len(model.classes_) == 2:  # of which one is kept, the log of the second's odds
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercept = np.concatenate([-intercept, intercept]) / 2
+    kernel = np.zeros((rows.shape[1], num_classes), np.float32)
+    bias = np.full(num_classes, -30.0, np.float32)  # of a class without photos
+    kernel[:, model.classes_] = coefficients.T / std[:, None]
+    bias[model.classes_] = intercept - mean @ kernel[:, model.classes_]
+    return kernel, bias, choice
+
+
+def _choose_l2(
+    rows: np.ndarray,
+    labels: np.ndarray,
+    folds: np.ndarray,
+    weights: np.ndarray,
+    check: Callable[[], None],
+) -> Choice:
+    """By log-loss over the folds, of standardised rows; see `fit_softmax`."""
+    held_out = _held_out(folds)
     models = [_regression() for _ in held_out]
     scores: dict[float, float] = {}
-    for l2 in L2 if held_out else ():
+    for l2 in L2:
         losses = []
         for model, held in zip(models, held_out, strict=True):
             check()
@@ -176,21 +225,17 @@ def fit_softmax(
         scores[l2] = float(np.average(np.concatenate(losses), weights=of_held))
         if scores[l2] > min(scores.values()):  # it has one minimum, and weaker is slower
             break
-    l2 = min(scores, key=scores.get) if scores else 0.1
-    model = _regression()
-    _fit(model, rows, labels, weights, l2)
-    coefficients, intercept = model.coef_, model.intercept_  # (classes, channels), (classes,)
-    if len(model.classes_) == 2:  # of which one is kept, the log of the second's odds
-        coefficients = np.concatenate([-coefficients, coefficients]) / 2
-        intercept = np.concatenate([-intercept, intercept]) / 2
-    kernel = np.zeros((rows.shape[1], num_classes), np.float32)
-    bias = np.full(num_classes, -30.0, np.float32)  # of a class without photos
-    kernel[:, model.classes_] = coefficients.T / std[:, None]
-    bias[model.classes_] = intercept - mean @ kernel[:, model.classes_]
-    choice = Choice(
-        name="l2", value=l2, scores={f"{k:g}": v for k, v in scores.items()}, folds=len(held_out)
+    return Choice(
+        name="l2",
+        value=min(scores, key=scores.get),
+        scores={f"{k:g}": v for k, v in scores.items()},
+        folds=len(held_out),
     )
-    return kernel, bias, choice
+
+
+def _held_out(folds: np.ndarray) -> list[np.ndarray]:
+    """Rows of each fold."""
+    return [np.flatnonzero(folds == fold) for fold in np.unique(folds[folds >= 0])]
 
 
 def _regression() -> LogisticRegression:
@@ -215,6 +260,7 @@ def _fit_layers(
     weights: np.ndarray,
     folds: np.ndarray,
     learning_rate: float,
+    settled: Choice | None,
     eager: bool,
     check: Callable[[], None],
 ) -> Choice:
@@ -224,13 +270,13 @@ def _fit_layers(
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.9  # a fit of few steps: its statistics would come after the weights
-    held_out = [np.flatnonzero(folds == fold) for fold in np.unique(folds[folds >= 0])]
+    held_out = _held_out(folds)
     batch = int(np.clip(len(rows) // _STEPS_PER_EPOCH, 16, 1024))
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: check())
     scores: dict[float, float] = {}
     epochs: dict[float, int] = {}
     try:
-        for decay in WEIGHT_DECAY if held_out else ():
+        for decay in () if settled else WEIGHT_DECAY:
             trial = _Trial(head, learning_rate, decay, batch, eager, [watch])
             curves = np.full((len(held_out), _EPOCHS), np.nan)  # loss of each fold, by epoch
             for curve, held in zip(curves, held_out, strict=True):
@@ -241,21 +287,24 @@ def _fit_layers(
             shortest = int(np.min(np.sum(np.isfinite(curves), axis=1)))
             mean = curves[:, :shortest].mean(0)
             scores[decay], epochs[decay] = float(mean.min()), int(mean.argmin()) + 1
-        decay = min(scores, key=scores.get) if scores else 0.1
+        choice = settled
+        if choice is None:
+            decay = min(scores, key=scores.get)
+            choice = Choice(
+                name="weight decay",
+                value=decay,
+                scores={f"{k:g}": v for k, v in scores.items()},
+                folds=len(held_out),
+                epochs=epochs[decay],
+            )
         head.set_weights(start)
-        trial = _Trial(head, learning_rate, decay, batch, eager, [watch])
-        trial.fit(rows, labels, weights, np.arange(len(rows)), None, epochs.get(decay, 10))
+        trial = _Trial(head, learning_rate, choice.value, batch, eager, [watch])
+        trial.fit(rows, labels, weights, np.arange(len(rows)), None, choice.epochs)
         _settle(head, norms, rows)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-    return Choice(
-        name="weight decay",
-        value=decay,
-        scores={f"{k:g}": v for k, v in scores.items()},
-        folds=len(held_out),
-        epochs=epochs.get(decay, 10),
-    )
+    return choice
 
 
 class _Trial:
