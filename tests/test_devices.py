@@ -81,7 +81,7 @@ def test_a_run_says_how_many_devices_it_had_and_leaves_a_model_like_any_other(te
     run = tensorflow_runs / "all_at_once"
     one, two = facts(run / "1"), facts(run / "2")
     assert (one["devices"], two["devices"]) == (1, 2)
-    assert two["device"].endswith(", trained on 2 of 2 devices")
+    assert two["device"].endswith(", trained on 2 of 2 devices, cached features on one")
     assert two["status"] == "finished"
     assert two["preflight"]["loss"] == pytest.approx(one["preflight"]["loss"], abs=1e-5)
     assert two["preflight"]["batch_norm_moving"] == one["preflight"]["batch_norm_moving"] == 2

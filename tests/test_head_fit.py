@@ -155,7 +155,7 @@ def test_a_head_of_layers_learns_and_its_batch_norm_knows_the_features(tmp_path,
     rows, labels = features.views.reshape(-1, 8), np.tile(features.labels, 2)
     np.testing.assert_allclose(norms[0].moving_mean, rows.mean(0), rtol=1e-4)
     np.testing.assert_allclose(norms[0].moving_variance, rows.var(0), rtol=1e-3, atol=1e-4)
-    assert [norm.momentum for norm in norms] == [0.99, 0.99]
+    assert [norm.momentum for norm in norms] == [0.99, 0.99], "of the network's own layers"
     assert choice.name == "weight decay"
     assert 1 <= choice.epochs <= 8
     assert choice.scores[f"{choice.value:g}"] == min(choice.scores.values()) < 0.5

@@ -30,6 +30,8 @@ RUNS = {
         "finetune.stages.all.ema_span=0.5",
         "finetune.stages.all.bottom_rate=0.3", "schedule=cosine", "data.balance=weights",
         "finetune.stages.all.label_smoothing=0.1",
+        "+finetune.stages.last_head.feature_views=1", "+finetune.stages.last_head.epochs=1",
+        "+finetune.stages.last_head.trainable=0", "+finetune.stages.last_head.learning_rate=1e-3",
     ),
 }  # fmt: skip
 

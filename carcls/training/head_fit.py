@@ -6,6 +6,7 @@ once, on features of a backbone that has not been trained: one that has tells it
 those that are held out too.
 """
 
+import random
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -265,9 +266,9 @@ def _fit_layers(
     check: Callable[[], None],
 ) -> Choice:
     """AdamW, from the weights that the head has; weight decay and epochs are chosen."""
+    network, head = head, _apart(head)
     start = head.get_weights()
     norms = [la for la in head.layers if isinstance(la, keras.layers.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.9  # a fit of few steps: its statistics would come after the weights
     held_out = _held_out(folds)
@@ -275,36 +276,42 @@ def _fit_layers(
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: check())
     scores: dict[float, float] = {}
     epochs: dict[float, int] = {}
-    try:
-        for decay in () if settled else WEIGHT_DECAY:
-            trial = _Trial(head, learning_rate, decay, batch, eager, [watch])
-            curves = np.full((len(held_out), _EPOCHS), np.nan)  # loss of each fold, by epoch
-            for curve, held in zip(curves, held_out, strict=True):
-                head.set_weights(start)
-                trained = np.delete(np.arange(len(rows)), held)
-                losses = trial.fit(rows, labels, weights, trained, held)
-                curve[: len(losses)] = losses
-            shortest = int(np.min(np.sum(np.isfinite(curves), axis=1)))
-            mean = curves[:, :shortest].mean(0)
-            scores[decay], epochs[decay] = float(mean.min()), int(mean.argmin()) + 1
-        choice = settled
-        if choice is None:
-            decay = min(scores, key=scores.get)
-            choice = Choice(
-                name="weight decay",
-                value=decay,
-                scores={f"{k:g}": v for k, v in scores.items()},
-                folds=len(held_out),
-                epochs=epochs[decay],
-            )
-        head.set_weights(start)
-        trial = _Trial(head, learning_rate, choice.value, batch, eager, [watch])
-        trial.fit(rows, labels, weights, np.arange(len(rows)), None, choice.epochs)
-        _settle(head, norms, rows)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+    for decay in () if settled else WEIGHT_DECAY:
+        trial = _Trial(head, learning_rate, decay, batch, eager, [watch])
+        curves = np.full((len(held_out), _EPOCHS), np.nan)  # loss of each fold, by epoch
+        for curve, held in zip(curves, held_out, strict=True):
+            head.set_weights(start)
+            trained = np.delete(np.arange(len(rows)), held)
+            losses = trial.fit(rows, labels, weights, trained, held)
+            curve[: len(losses)] = losses
+        shortest = int(np.min(np.sum(np.isfinite(curves), axis=1)))
+        mean = curves[:, :shortest].mean(0)
+        scores[decay], epochs[decay] = float(mean.min()), int(mean.argmin()) + 1
+    choice = settled
+    if choice is None:
+        decay = min(scores, key=scores.get)
+        choice = Choice(
+            name="weight decay",
+            value=decay,
+            scores={f"{k:g}": v for k, v in scores.items()},
+            folds=len(held_out),
+            epochs=epochs[decay],
+        )
+    head.set_weights(start)
+    trial = _Trial(head, learning_rate, choice.value, batch, eager, [watch])
+    trial.fit(rows, labels, weights, np.arange(len(rows)), None, choice.epochs)
+    _settle(head, norms, rows)
+    network.set_weights(head.get_weights())
     return choice
+
+
+def _apart(head: keras.Model) -> keras.Model:
+    """The same head with variables of its own: a network's may lie on several devices at once."""
+    drawn = random.getstate()  # seeds of a copy's dropout must not move those of later layers
+    copy = keras.models.clone_model(head)
+    random.setstate(drawn)
+    copy.set_weights(head.get_weights())
+    return copy
 
 
 class _Trial:
