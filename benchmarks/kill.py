@@ -1,4 +1,4 @@
-"""Kill -9 at random instants of a short run of stages and a soup, and go on each time.
+"""Kill -9 at random instants of a short run of stages, a soup and a last head; go on each time.
 
 A run that nobody touches first. Then runs of the same command that are killed at an instant drawn
 between their start and their planned end, gone on with by resume=RUN, killed again, up to
@@ -27,6 +27,9 @@ COMMAND = [
     "batch_size=8", "finetune=staged", "~finetune.stages.top_half", "finetune.stages.head.epochs=2",
     "finetune.stages.top_three_quarters.epochs=1", "finetune.stages.all.epochs=1",
     "finetune.stages.all.soup=2", "schedule.patience=1", "runtime.deterministic=true",
+    "+finetune.stages.last_head.feature_views=1", "+finetune.stages.last_head.epochs=1",
+    "+finetune.stages.last_head.trainable=0", "+finetune.stages.last_head.learning_rate=1e-3",
+    "finetune.keep=last",  # the head that was fitted anew, whatever it is worth
     "runtime.device=cpu", "runtime.checkpoint_minutes=0.03",
 ]  # fmt: skip
 

@@ -18,7 +18,7 @@ from carcls.data.photos import Photos
 from carcls.errors import UserError
 from carcls.models.classifier import build_classifier
 from carcls.models.probabilities import predict_probs
-from carcls.training import feature_stage
+from carcls.training import feature_stage, head_fit
 from carcls.training import features as features_module
 from carcls.training.features import get_features, number_of_views
 from carcls.training.head_fit import unchosen
@@ -248,8 +248,9 @@ def test_once_the_backbone_is_trained_the_head_is_fitted_anew_with_what_was_chos
     assert metrics["val_nll"] == pytest.approx(history.val_loss[2], abs=1e-4)
 
 
+@pytest.mark.parametrize("head", ["linear", "max_dense"])
 def test_cut_before_its_last_head_a_run_goes_on_with_what_its_first_one_chose(
-    root, tmp_path, monkeypatch, tiny_backbone
+    head, root, tmp_path, monkeypatch, tiny_backbone
 ):
     class CutError(BaseException):
         pass
@@ -257,7 +258,10 @@ def test_cut_before_its_last_head_a_run_goes_on_with_what_its_first_one_chose(
     def cut(*args, **options):
         raise CutError
 
-    config = small(root, *TRAINED, "runtime.deterministic=true")
+    monkeypatch.setattr(head_fit, "_EPOCHS", 3)
+    monkeypatch.setattr(head_fit, "WEIGHT_DECAY", (1.0,))
+    overrides = (*TRAINED, f"head={head}", "finetune.keep=last", "runtime.deterministic=true")
+    config = small(root, *overrides)
     train(config, tmp_path / "unbroken")
     with monkeypatch.context() as patch, pytest.raises(CutError):
         patch.setattr(feature_stage, "_settled", cut)

@@ -6,7 +6,6 @@ once, on features of a backbone that has not been trained: one that has tells it
 those that are held out too.
 """
 
-import random
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -91,7 +90,7 @@ def fit_head(
         head: What `head_of` gave; receives the weights.
         features: To fit it to; those of validation photos are not looked at.
         learning_rate: Of AdamW.
-        seed: Of the folds.
+        seed: Of the folds, and of what AdamW's fits draw.
         class_weights: `(num_classes,)` what a photo of each class counts in the loss, see
             `carcls.data.balance`; None: all the same.
         settled: What was chosen for this head before; None: cross-validation chooses.
@@ -115,7 +114,9 @@ def fit_head(
         )
         probs.set_weights([kernel, bias])
         return choice
-    return _fit_layers(head, rows, labels, weights, folds, learning_rate, settled, eager, check)
+    return _fit_layers(
+        head, rows, labels, weights, folds, learning_rate, seed, settled, eager, check
+    )
 
 
 def unchosen(head: keras.Model, origin: str) -> Choice:
@@ -261,11 +262,14 @@ def _fit_layers(
     weights: np.ndarray,
     folds: np.ndarray,
     learning_rate: float,
+    seed: int,
     settled: Choice | None,
     eager: bool,
     check: Callable[[], None],
 ) -> Choice:
     """AdamW, from the weights that the head has; weight decay and epochs are chosen."""
+    # What is drawn, dropout's seeds too, must be the same in a process that went on with the run.
+    keras.utils.set_random_seed(seed)
     network, head = head, _apart(head)
     start = head.get_weights()
     norms = [la for la in head.layers if isinstance(la, keras.layers.BatchNormalization)]
@@ -307,9 +311,7 @@ def _fit_layers(
 
 def _apart(head: keras.Model) -> keras.Model:
     """The same head with variables of its own: a network's may lie on several devices at once."""
-    drawn = random.getstate()  # seeds of a copy's dropout must not move those of later layers
     copy = keras.models.clone_model(head)
-    random.setstate(drawn)
     copy.set_weights(head.get_weights())
     return copy
 
