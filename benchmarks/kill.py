@@ -106,8 +106,7 @@ def main() -> None:
             after = draws.uniform(0, seconds)
             try:
                 process.wait(after)
-                seconds = min(seconds, after)  # the end came first
-                break
+                break  # the end came first
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
