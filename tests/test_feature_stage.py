@@ -297,6 +297,23 @@ def test_a_head_that_was_fitted_anew_and_is_worse_is_not_kept(
     assert outcome.metrics["val_nll"] == pytest.approx(history.val_loss[kept - 1], abs=1e-4)
 
 
+def test_a_head_whose_features_do_not_fit_into_memory_is_not_fitted_anew(
+    root, tmp_path, monkeypatch, tiny_backbone
+):
+    monkeypatch.setattr(features_module, "_memory_bytes", lambda: 100)
+    with pytest.raises(UserError, match="Expected the features of 12 photos"):
+        train(small(root, *TRAINED), tmp_path / "first")
+    overrides = ("finetune.stages.head.feature_views=0",)
+    outcome = train(small(root, *TRAINED, *overrides), tmp_path / "last")
+    facts = json.loads((tmp_path / "last" / "run.json").read_text())
+    assert facts["status"] == "finished"
+    assert facts["changed"] == [
+        "finetune.stages.last_head: the head is not fitted anew, the features of 12 photos would "
+        "take more than a fifth of the memory"
+    ]
+    assert [stage["name"] for stage in outcome.metrics["stages"]] == ["head", "all"]
+
+
 def test_a_last_head_alone_or_without_validation_photos_is_fitted_and_kept(
     root, tmp_path, caplog, tiny_backbone
 ):

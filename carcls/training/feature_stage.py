@@ -17,6 +17,7 @@ from carcls import run as files
 from carcls.config import StageConfig
 from carcls.console import duration
 from carcls.data.balance import class_weights
+from carcls.errors import UserError
 from carcls.training.callbacks import KeepWeights, StopOnSignal
 from carcls.training.features import POOL, Features, get_features, number_of_views
 from carcls.training.head_fit import Choice, fit_head, head_of, unchosen
@@ -45,17 +46,30 @@ def run_feature_stage(
 
     Returns:
         Whether it came to its end. A head that was fitted anew is not kept if it has a higher loss
-        on the validation photos than the one before.
+        on the validation photos than the one before, nor fitted where memory lacks.
 
     Raises:
-        UserError: See `get_features`.
+        UserError: See `number_of_views` and `get_features`.
     """
     config, inputs, history = session.config, session.inputs, session.history
     started = time.perf_counter()
     session.info.image_size = stage.image_size or config.image_size
     channels = session.model.get_layer(POOL).output.shape[1]
     num_photos = int(np.sum(~inputs.is_val))
-    num_views, change = number_of_views(config, stage, num_photos, channels)
+    is_trained = any(earlier.trainable for earlier in _stages_before(session, name).values())
+    try:
+        num_views, change = number_of_views(config, stage, num_photos, channels)
+    except UserError:
+        if not is_trained:
+            raise
+        # What was trained for hours must not end in an error.
+        change = (
+            f"finetune.stages.{name}: the head is not fitted anew, the features of {num_photos} "
+            "photos would take more than a fifth of the memory"
+        )
+        session.changes.append(change)
+        log.warning(f"WARNING: {change}.")
+        return False
     if change is not None:
         session.changes.append(f"finetune.stages.{name}.{change}")
         log.info(f"{title}: {change}.")
@@ -66,7 +80,6 @@ def run_feature_stage(
 
     head = head_of(session.model)
     before = head.get_weights()
-    is_trained = any(earlier.trainable for earlier in _stages_before(session, name).values())
     try:
         features = get_features(
             session.model, inputs, stage, num_views, title, check, is_shared=not is_trained
