@@ -10,7 +10,7 @@ from carcls.data.balance import class_weights
 from carcls.models.classifier import load_classifier
 from carcls.training import head_fit
 from carcls.training.features import Features
-from carcls.training.head_fit import fit_head, fit_softmax, head_of, photo_folds, unchosen
+from carcls.training.head_fit import Rows, fit_head, fit_softmax, head_of, photo_folds, unchosen
 
 
 def blobs(num_views: int, num_photos: int, classes: int, seed: int = 0) -> Features:
@@ -54,7 +54,8 @@ def test_the_weights_are_where_the_regularised_loss_is_least(classes, of_class):
     folds = np.tile(photo_folds(features.labels, features.groups, 3, 0), 2)
     counts = np.array(of_class)[labels]
     # One class has no photos.
-    kernel, bias, choice = fit_softmax(rows, labels, folds, classes + 1, counts)
+    data = Rows(features=rows, labels=labels, folds=folds, weights=counts)
+    kernel, bias, choice = fit_softmax(data, classes + 1)
     logits = rows @ kernel + bias
     probs = np.exp(logits - logits.max(1, keepdims=True))
     probs /= probs.sum(1, keepdims=True)
@@ -74,10 +75,12 @@ def test_the_weights_are_where_the_regularised_loss_is_least(classes, of_class):
 def test_what_cannot_be_told_apart_is_regularised_more():
     features = blobs(1, 60, 3)
     folds = photo_folds(features.labels, features.groups, 3, 0)
-    ones = np.ones(60)
-    clear = fit_softmax(features.views[0], features.labels, folds, 3, ones)[2]
+    data = Rows(
+        features=features.views[0], labels=features.labels, folds=folds, weights=np.ones(60)
+    )
+    clear = fit_softmax(data, 3)[2]
     guesses = np.random.default_rng(0).permutation(features.labels)
-    noise = fit_softmax(features.views[0], guesses, folds, 3, ones)[2]
+    noise = fit_softmax(replace(data, labels=guesses), 3)[2]
     assert noise.value > 3 * clear.value
     assert noise.scores[f"{noise.value:g}"] == pytest.approx(np.log(3), abs=0.15)
 
@@ -110,13 +113,13 @@ def test_what_is_settled_is_not_chosen_again(monkeypatch):
     monkeypatch.setattr(head_fit, "L2", (1.0,))
     fit_head(heads[1], features, learning_rate=0.01, seed=0)
     np.testing.assert_array_equal(heads[0].get_weights()[0], heads[1].get_weights()[0])
-    head, lengths, fit = head_of(dense(16)), [], head_fit._Trial.fit
+    head, lengths, fit = head_of(dense(16)), [], head_fit._LayersFits.fit
 
-    def counted(trial, rows, labels, weights, trained, held, epochs=None):
+    def counted(fits, trained, held, epochs):
         lengths.append((len(trained), held, epochs))
-        return fit(trial, rows, labels, weights, trained, held, epochs)
+        return fit(fits, trained, held, epochs)
 
-    monkeypatch.setattr(head_fit._Trial, "fit", counted)
+    monkeypatch.setattr(head_fit._LayersFits, "fit", counted)
     settled = replace(unchosen(head, "as in head"), value=1.0, epochs=3)
     fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)
     assert lengths == [(120, None, 3)], "all rows, none held out, for as long as it was found"

@@ -51,28 +51,13 @@ def run_feature_stage(
     Raises:
         UserError: See `number_of_views` and `get_features`.
     """
-    config, inputs, history = session.config, session.inputs, session.history
+    config, history = session.config, session.history
     started = time.perf_counter()
     session.info.image_size = stage.image_size or config.image_size
-    channels = session.model.get_layer(POOL).output.shape[1]
-    num_photos = int(np.sum(~inputs.is_val))
     is_trained = any(earlier.trainable for earlier in _stages_before(session, name).values())
-    try:
-        num_views, change = number_of_views(config, stage, num_photos, channels)
-    except UserError:
-        if not is_trained:
-            raise
-        # What was trained for hours must not end in an error.
-        change = (
-            f"finetune.stages.{name}: the head is not fitted anew, the features of {num_photos} "
-            "photos would take more than a fifth of the memory"
-        )
-        session.changes.append(change)
-        log.warning(f"WARNING: {change}.")
+    num_views = _num_views(session, name, stage, title, is_trained)
+    if num_views is None:
         return False
-    if change is not None:
-        session.changes.append(f"finetune.stages.{name}.{change}")
-        log.info(f"{title}: {change}.")
 
     def check() -> None:
         if stop.requested:
@@ -82,7 +67,7 @@ def run_feature_stage(
     before = head.get_weights()
     try:
         features = get_features(
-            session.model, inputs, stage, num_views, title, check, is_shared=not is_trained
+            session.model, session.inputs, stage, num_views, title, check, is_shared=not is_trained
         )
         fit_started = time.perf_counter()
         # Balanced draws of photos have the same loss, on average, as weights.
@@ -122,22 +107,51 @@ def run_feature_stage(
     }
     files.add_to_json(session.workdir / files.RUN, head_fits=session.facts["head_fits"])
     _say(title, features, choice, fit_seconds, logs)
-    best, keeps_best = session.best, config.finetune.keep == "best"
-    if is_trained and keeps_best and best.kept_epoch and features.val is not None:
-        kept_loss = history.rows[best.kept_epoch - 1]["val_loss"]
-        if not logs["val_loss"] < kept_loss:
-            change = (
-                f"finetune.stages.{name}: the head that was fitted anew was not kept, its val_loss "
-                f"is {logs['val_loss']:.4f}, that of epoch {best.kept_epoch} {kept_loss:.4f}"
+    if is_trained and config.finetune.keep == "best" and features.val is not None:
+        if was_better := _what_was_better(session, logs):
+            session.tell_change(
+                f"finetune.stages.{name}: the head that was fitted anew was not kept, {was_better}"
             )
-            session.changes.append(change)
-            log.warning(f"WARNING: {change}.")
             head.set_weights(before)
             return True
-        best.key = None  # the best accuracy of many epochs looks better than it is
-    keep = KeepWeights(session.save, best, config.finetune.keep, len(history.rows) - 1)
+        session.best.key = None  # the best accuracy of many epochs looks better than it is
+    keep = KeepWeights(session.save, session.best, config.finetune.keep, len(history.rows) - 1)
     keep.on_epoch_end(0, logs)
     return True
+
+
+def _num_views(
+    session: "Session", name: str, stage: StageConfig, title: str, is_trained: bool
+) -> int | None:
+    """How many views a photo; None where what comes after training has no room for even one."""
+    channels = session.model.get_layer(POOL).output.shape[1]
+    num_photos = int(np.sum(~session.inputs.is_val))
+    try:
+        num_views, change = number_of_views(session.config, stage, num_photos, channels)
+    except UserError:
+        if not is_trained:
+            raise
+        # What was trained for hours must not end in an error.
+        session.tell_change(
+            f"finetune.stages.{name}: the head is not fitted anew, the features of {num_photos} "
+            "photos would take more than a fifth of the memory"
+        )
+        return None
+    if change is not None:
+        session.changes.append(f"finetune.stages.{name}.{change}")
+        log.info(f"{title}: {change}.")
+    return num_views
+
+
+def _what_was_better(session: "Session", logs: dict[str, float]) -> str | None:
+    """Why a head that was fitted anew is not worth keeping, in words; None if it is."""
+    epoch = session.best.kept_epoch
+    if not epoch:
+        return None
+    value, kept = logs["val_loss"], session.history.rows[epoch - 1]["val_loss"]
+    if value < kept:
+        return None
+    return f"its val_loss is {value:.4f}, that of epoch {epoch} {kept:.4f}"
 
 
 def _stages_before(session: "Session", name: str) -> dict[str, StageConfig]:

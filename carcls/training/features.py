@@ -123,7 +123,7 @@ def get_features(
     fold_batch_norm(model, only_frozen=False)
     network = keras.Model(model.input, model.get_layer(POOL).output)
     network.jit_compile, network.run_eagerly = uses_xla(config.runtime), config.runtime.eager
-    of_network = _hash_of_network(network, config) if is_shared else ""
+    of_network = _hash_of_network(network, config) if is_shared else None
     plain = _in_order(inputs.train_as_validated(stage))
     train, val = _in_order(inputs.train(stage)), inputs.val(stage)
     plain.indices = train.indices  # which lacks what could not be opened in either size
@@ -143,7 +143,7 @@ def get_features(
 
         try:
             for loader, view in passes:
-                path = _file(config, of_network, loader, view) if is_shared else None
+                path = _file(config, of_network, loader, view)
                 part = None if path is None else _read(path, len(loader.indices))
                 if part is None:
                     part = predict_probs(network, loader, progress, epoch=view).astype(np.float32)
@@ -202,9 +202,16 @@ def _hash_of_network(network: keras.Model, config: TrainConfig) -> str:
     return digest.hexdigest()
 
 
-def _file(config: TrainConfig, of_network: str, loader: Loader, view: int) -> Path | None:
-    """Where the features of a view lie, by all that they depend on; None keeps none."""
-    if config.data.cache_limit == 0:
+def _file(config: TrainConfig, of_network: str | None, loader: Loader, view: int) -> Path | None:
+    """Where the features of a view lie, by all that they depend on; None keeps none.
+
+    Args:
+        config: Of the run.
+        of_network: What `_hash_of_network` gave; None: no other run may want its features.
+        loader: Of the photos.
+        view: Of each of them.
+    """
+    if of_network is None or config.data.cache_limit == 0:
         return None
     photos, is_augmented = loader.photos, loader.augment is not None
     facts = (

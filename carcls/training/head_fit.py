@@ -8,7 +8,7 @@ those that are held out too.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import keras
 import numpy as np
@@ -64,6 +64,31 @@ class Choice:
         return asdict(self)
 
 
+@dataclass(kw_only=True)
+class Rows:
+    """What a head is fitted to: every view of every photo.
+
+    Attributes:
+        features: `(r, channels)` float32.
+        labels: `(r,)` integer class indices.
+        folds: `(r,)` see `photo_folds`.
+        weights: `(r,)` what a row counts, in the fit and in the choice.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    folds: np.ndarray
+    weights: np.ndarray
+
+    def held_out(self) -> list[np.ndarray]:
+        """The numbers of the rows of each fold."""
+        return [np.flatnonzero(self.folds == f) for f in np.unique(self.folds[self.folds >= 0])]
+
+    def without(self, held: np.ndarray) -> np.ndarray:
+        """The numbers of all others."""
+        return np.delete(np.arange(len(self.labels)), held)
+
+
 def head_of(model: keras.Model) -> keras.Model:
     """The layers after `POOL`, themselves: `(batch, channels)` to `(batch, num_classes)`."""
     names = [layer.name for layer in model.layers]
@@ -104,19 +129,19 @@ def fit_head(
     if settled is None and not np.any(folds >= 0):
         settled = unchosen(head, "with too few photos to choose it")
     views = features.views  # (views, n, channels)
-    rows = views.reshape(-1, views.shape[2])
     labels, folds = np.tile(features.labels, len(views)), np.tile(folds, len(views))
-    weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
+    rows = Rows(
+        features=views.reshape(-1, views.shape[2]),
+        labels=labels,
+        folds=folds,
+        weights=np.ones(len(labels)) if class_weights is None else class_weights[labels],
+    )
     probs = head.get_layer("probs")
     if _is_softmax_alone(head):
-        kernel, bias, choice = fit_softmax(
-            rows, labels, folds, probs.units, weights, settled, check
-        )
+        kernel, bias, choice = fit_softmax(rows, probs.units, settled, check)
         probs.set_weights([kernel, bias])
         return choice
-    return _fit_layers(
-        head, rows, labels, weights, folds, learning_rate, seed, settled, eager, check
-    )
+    return _fit_layers(head, rows, learning_rate, seed, settled, eager, check)
 
 
 def unchosen(head: keras.Model, origin: str) -> Choice:
@@ -162,11 +187,8 @@ def photo_folds(labels: np.ndarray, groups: np.ndarray, num_folds: int, seed: in
 
 
 def fit_softmax(
-    rows: np.ndarray,
-    labels: np.ndarray,
-    folds: np.ndarray,
+    rows: Rows,
     num_classes: int,
-    weights: np.ndarray,
     settled: Choice | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[np.ndarray, np.ndarray, Choice]:
@@ -175,55 +197,44 @@ def fit_softmax(
     Features are standardised for the fit; the weights returned are for features as they are.
 
     Args:
-        rows: `(r, channels)` float32.
-        labels: `(r,)` integers below `num_classes`; each occurs, but for classes without photos.
-        folds: `(r,)` see `photo_folds`; not all -1, unless it is settled.
+        rows: Whose folds are not all -1, unless it is settled. A class may have no photos.
         num_classes: Of the network.
-        weights: `(r,)` what a row counts, in the fit and in the choice.
         settled, check: See `fit_head`.
 
     Returns:
         Kernel `(channels, num_classes)`, bias `(num_classes,)` and the choice.
     """
-    mean, std = rows.mean(0), rows.std(0)
+    mean, std = rows.features.mean(0), rows.features.std(0)
     std[std < 1e-6 * std.max(initial=1e-30)] = 1.0  # of what is the same for all photos
-    rows = (rows - mean) / std
-    choice = settled or _choose_l2(rows, labels, folds, weights, check)
+    rows = replace(rows, features=(rows.features - mean) / std)
+    choice = settled or _choose_l2(rows, check)
     model = _regression()
-    _fit(model, rows, labels, weights, choice.value)
+    _fit(model, rows, slice(None), choice.value)
     coefficients, intercept = model.coef_, model.intercept_  # (classes, channels), (classes,)
     if len(model.classes_) == 2:  # of which one is kept, the log of the second's odds
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercept = np.concatenate([-intercept, intercept]) / 2
-    kernel = np.zeros((rows.shape[1], num_classes), np.float32)
+    kernel = np.zeros((len(mean), num_classes), np.float32)
     bias = np.full(num_classes, -30.0, np.float32)  # of a class without photos
     kernel[:, model.classes_] = coefficients.T / std[:, None]
     bias[model.classes_] = intercept - mean @ kernel[:, model.classes_]
     return kernel, bias, choice
 
 
-def _choose_l2(
-    rows: np.ndarray,
-    labels: np.ndarray,
-    folds: np.ndarray,
-    weights: np.ndarray,
-    check: Callable[[], None],
-) -> Choice:
-    """By log-loss over the folds, of standardised rows; see `fit_softmax`."""
-    held_out = _held_out(folds)
+def _choose_l2(rows: Rows, check: Callable[[], None]) -> Choice:
+    """By log-loss over the folds, of standardised features; see `fit_softmax`."""
+    held_out = rows.held_out()
     models = [_regression() for _ in held_out]
     scores: dict[float, float] = {}
     for l2 in L2:
         losses = []
         for model, held in zip(models, held_out, strict=True):
             check()
-            trained = np.delete(np.arange(len(rows)), held)
-            # goes on from the last l2's weights
-            _fit(model, rows[trained], labels[trained], weights[trained], l2)
-            probs = model.predict_proba(rows[held])
-            of_label = probs[np.arange(len(held)), np.searchsorted(model.classes_, labels[held])]
-            losses.append(-np.log(np.maximum(of_label, 1e-12)))
-        of_held = weights[np.concatenate(held_out)]
+            _fit(model, rows, rows.without(held), l2)  # goes on from the last l2's weights
+            probs = model.predict_proba(rows.features[held])
+            columns = np.searchsorted(model.classes_, rows.labels[held])
+            losses.append(-np.log(np.maximum(probs[np.arange(len(held)), columns], 1e-12)))
+        of_held = rows.weights[np.concatenate(held_out)]
         scores[l2] = float(np.average(np.concatenate(losses), weights=of_held))
         if scores[l2] > min(scores.values()):  # it has one minimum, and weaker is slower
             break
@@ -235,32 +246,23 @@ def _choose_l2(
     )
 
 
-def _held_out(folds: np.ndarray) -> list[np.ndarray]:
-    """Rows of each fold."""
-    return [np.flatnonzero(folds == fold) for fold in np.unique(folds[folds >= 0])]
-
-
 def _regression() -> LogisticRegression:
     return LogisticRegression(solver="lbfgs", warm_start=True, tol=1e-3, max_iter=_STEPS)
 
 
-def _fit(
-    model: LogisticRegression, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, l2: float
-) -> None:
+def _fit(model: LogisticRegression, rows: Rows, trained: np.ndarray | slice, l2: float) -> None:
+    features, weights = rows.features[trained], rows.weights[trained]
     model.C = 1 / (l2 * weights.sum())  # it sums the losses
     # Its products are so short that threads cost more than they give where cores are shared.
-    threads = 1 if rows.nbytes < _ONE_THREAD_BYTES else None
+    threads = 1 if features.nbytes < _ONE_THREAD_BYTES else None
     with warnings.catch_warnings(), threadpool_limits(threads):
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough, after so many steps
-        model.fit(rows, labels, weights)
+        model.fit(features, rows.labels[trained], weights)
 
 
 def _fit_layers(
     head: keras.Model,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
-    folds: np.ndarray,
+    rows: Rows,
     learning_rate: float,
     seed: int,
     settled: Choice | None,
@@ -271,42 +273,37 @@ def _fit_layers(
     # What is drawn, dropout's seeds too, must be the same in a process that went on with the run.
     keras.utils.set_random_seed(seed)
     network, head = head, _apart(head)
-    start = head.get_weights()
     norms = [la for la in head.layers if isinstance(la, keras.layers.BatchNormalization)]
     for norm in norms:
         norm.momentum = 0.9  # a fit of few steps: its statistics would come after the weights
-    held_out = _held_out(folds)
-    batch = int(np.clip(len(rows) // _STEPS_PER_EPOCH, 16, 1024))
-    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: check())
-    scores: dict[float, float] = {}
-    epochs: dict[float, int] = {}
-    for decay in () if settled else WEIGHT_DECAY:
-        trial = _Trial(head, learning_rate, decay, batch, eager, [watch])
-        curves = np.full((len(held_out), _EPOCHS), np.nan)  # loss of each fold, by epoch
-        for curve, held in zip(curves, held_out, strict=True):
-            head.set_weights(start)
-            trained = np.delete(np.arange(len(rows)), held)
-            losses = trial.fit(rows, labels, weights, trained, held)
-            curve[: len(losses)] = losses
-        shortest = int(np.min(np.sum(np.isfinite(curves), axis=1)))
-        mean = curves[:, :shortest].mean(0)
-        scores[decay], epochs[decay] = float(mean.min()), int(mean.argmin()) + 1
-    choice = settled
-    if choice is None:
-        decay = min(scores, key=scores.get)
-        choice = Choice(
-            name="weight decay",
-            value=decay,
-            scores={f"{k:g}": v for k, v in scores.items()},
-            folds=len(held_out),
-            epochs=epochs[decay],
-        )
-    head.set_weights(start)
-    trial = _Trial(head, learning_rate, choice.value, batch, eager, [watch])
-    trial.fit(rows, labels, weights, np.arange(len(rows)), None, choice.epochs)
-    _settle(head, norms, rows)
+    fits = _LayersFits(head, rows, learning_rate, eager, check)
+    choice = settled or _choose_decay(fits)
+    fits.compile(choice.value)
+    fits.fit(np.arange(len(rows.labels)), None, choice.epochs)
+    _settle(head, norms, rows.features)
     network.set_weights(head.get_weights())
     return choice
+
+
+def _choose_decay(fits: "_LayersFits") -> Choice:
+    """By log-loss over the folds, after as many epochs as are best with it."""
+    held_out = fits.rows.held_out()
+    scores: dict[float, float] = {}
+    epochs: dict[float, int] = {}
+    for decay in WEIGHT_DECAY:
+        fits.compile(decay)
+        curves = [fits.fit(fits.rows.without(held), held, _EPOCHS) for held in held_out]
+        shortest = min(int(np.isfinite(curve).sum()) for curve in curves)
+        mean = np.mean([curve[:shortest] for curve in curves], axis=0)
+        scores[decay], epochs[decay] = float(mean.min()), int(mean.argmin()) + 1
+    decay = min(scores, key=scores.get)
+    return Choice(
+        name="weight decay",
+        value=decay,
+        scores={f"{k:g}": v for k, v in scores.items()},
+        folds=len(held_out),
+        epochs=epochs[decay],
+    )
 
 
 def _apart(head: keras.Model) -> keras.Model:
@@ -316,50 +313,49 @@ def _apart(head: keras.Model) -> keras.Model:
     return copy
 
 
-class _Trial:
-    """Fits of a head from the same start, all with one weight decay, compiled once."""
+class _LayersFits:
+    """Fits of a head with layers of its own, all from the weights that it has at first."""
 
     def __init__(
-        self, head: keras.Model, learning_rate: float, decay: float, batch: int, eager: bool,
-        callbacks: list[keras.callbacks.Callback],
+        self, head: keras.Model, rows: Rows, learning_rate: float, eager: bool,
+        check: Callable[[], None],
     ) -> None:  # fmt: skip
-        self.head, self.batch, self.callbacks = head, batch, callbacks
-        optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=decay)
-        optimizer.build(head.trainable_variables)
-        loss = keras.losses.SparseCategoricalCrossentropy()
-        head.compile(optimizer, loss, run_eagerly=eager, jit_compile=False)
-        self.optimizer = head.optimizer  # with mixed precision another one around ours
-        self.start = [np.array(keras.ops.convert_to_numpy(v)) for v in self.optimizer.variables]
+        self.head, self.rows, self.learning_rate, self.eager = head, rows, learning_rate, eager
+        self.start = head.get_weights()
+        self.batch = int(np.clip(len(rows.labels) // _STEPS_PER_EPOCH, 16, 1024))
+        self.watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: check())
 
-    def fit(
-        self,
-        rows: np.ndarray,
-        labels: np.ndarray,
-        weights: np.ndarray,
-        trained: np.ndarray,
-        held: np.ndarray | None,
-        epochs: int | None = None,
-    ) -> list[float]:
-        """Trains on some rows until the loss of those held out has stopped improving.
+    def compile(self, decay: float) -> None:
+        """For fits with this weight decay."""
+        optimizer = keras.optimizers.AdamW(self.learning_rate, weight_decay=decay)
+        optimizer.build(self.head.trainable_variables)
+        loss = keras.losses.SparseCategoricalCrossentropy()
+        self.head.compile(optimizer, loss, run_eagerly=self.eager, jit_compile=False)
+        optimizer = self.head.optimizer  # with mixed precision another one around ours
+        self.state = [(v, np.array(keras.ops.convert_to_numpy(v))) for v in optimizer.variables]
+
+    def fit(self, trained: np.ndarray, held: np.ndarray | None, epochs: int) -> list[float]:
+        """Trains on some rows, until the loss of those held out has stopped improving.
 
         Returns:
             That loss after each epoch.
         """
-        for variable, value in zip(self.optimizer.variables, self.start, strict=True):
+        self.head.set_weights(self.start)
+        for variable, value in self.state:
             variable.assign(value)
-        callbacks, validation = list(self.callbacks), None
+        rows, callbacks, validation = self.rows, [self.watch], None
         if held is not None:
-            validation = (rows[held], labels[held], weights[held])
+            validation = (rows.features[held], rows.labels[held], rows.weights[held])
             callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=_PATIENCE))
         history = self.head.fit(
-            rows[trained], labels[trained], sample_weight=weights[trained], batch_size=self.batch,
-            epochs=epochs or _EPOCHS, verbose=0,
+            rows.features[trained], rows.labels[trained], sample_weight=rows.weights[trained],
+            batch_size=self.batch, epochs=epochs, verbose=0,
             validation_data=validation, validation_batch_size=1024, callbacks=callbacks,
         )  # fmt: skip
         return history.history.get("val_loss", [])
 
 
-def _settle(head: keras.Model, norms: list[keras.Layer], rows: np.ndarray) -> None:
+def _settle(head: keras.Model, norms: list[keras.Layer], features: np.ndarray) -> None:
     """Makes BatchNorm's statistics the mean over batches of all rows, with the final weights.
 
     A moving average still remembers the weights of steps before (Wu and Johnson, 2021, Rethinking
@@ -367,9 +363,9 @@ def _settle(head: keras.Model, norms: list[keras.Layer], rows: np.ndarray) -> No
     """
     if not norms:
         return
-    order = np.random.default_rng(0).permutation(len(rows))
-    batches = np.array_split(order, max(1, len(rows) // 256))[:100]
+    order = np.random.default_rng(0).permutation(len(features))
+    batches = np.array_split(order, max(1, len(features) // 256))[:100]
     for number, batch in enumerate(batches):
         for norm in norms:
             norm.momentum = number / (number + 1)
-        head(rows[batch], training=True)
+        head(features[batch], training=True)

@@ -52,8 +52,7 @@ def run_soup_stage(session: Session, name: str, stage: StageConfig, title: str) 
     if logs and config.finetune.keep == "best":
         if better := _what_was_better(session, name, stage, logs):
             change = f"finetune.stages.{name}.soup={stage.soup}: the average was not kept, {better}"
-            session.changes.append(change)
-            log.warning(f"WARNING: {change}. Kept is the best epoch so far, {best.kept_epoch}.")
+            session.tell_change(change, f" Kept is the best epoch so far, {best.kept_epoch}.")
             return
         best.key = None  # whatever single epochs had
     keep = KeepWeights(session.save, best, config.finetune.keep, len(history.rows) - 1)

@@ -74,6 +74,11 @@ class Session:
     def save(self) -> None:
         save_classifier(self.model, self.info, self.model_path)
 
+    def tell_change(self, change: str, more: str = "") -> None:
+        """Notes for `run.json` what goes another way than asked for, and says it."""
+        self.changes.append(change)
+        log.warning(f"WARNING: {change}.{more}")
+
 
 def compile_stage(
     model: keras.Model, config: TrainConfig, stage: StageConfig, steps_per_epoch: int
