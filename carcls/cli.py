@@ -20,12 +20,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from carcls.errors import JobFailedError, UserError
+from carcls.errors import STATUS_USER_ERROR, JobFailedError, UserError
 from carcls.quoting import quote_paths
 from carcls.swept import is_swept, stop_with_sweep
 
 STATUS_FAILED = 1
-STATUS_USER_ERROR = 2
 STATUS_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 _CONF = str(Path(__file__).parent.parent / "conf")

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+STATUS_USER_ERROR = 2  # what a process that met a UserError exits with
+
 
 class UserError(Exception):
     """A mistake that the user can mend: shown as one message, without a traceback, status 2.

@@ -320,6 +320,24 @@ def test_names_that_no_file_can_have_are_told(name, tmp_path):
         predict(config, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "images", "ends"),
+    [
+        ("submission.xlsx", "null", ".csv"),
+        ("submission.json", "null", ".csv"),
+        ("submission", "null", ".csv"),
+        ("photos.parquet", "photo.jpg", ".csv or .json"),
+    ],
+)
+def test_a_table_is_not_written_under_the_name_of_another_kind(name, images, ends, tmp_path):
+    overrides = ("ckpt=x", f"output={name}", f"images={images}")
+    config = to_predict_config(composed(*overrides, name="predict"))
+    message = f"Expected output to end in {ends}, which is .* Received: output={name}."
+    with pytest.raises(UserError, match=message):
+        predict(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_data_that_moved_away_is_told_as_the_runs(run, tmp_path):
     (run / "data").rename(run / "moved")
     try:

@@ -69,7 +69,7 @@ def predict_loose_photos(
     shares = [share for predictor in networks.values() for share in predictor.shares]
     set_aside_other(shares, config, workdir)  # now that no mistake can follow
     output = Path(config.output).expanduser() if config.output else workdir / "photos.csv"
-    output = output.with_suffix(".csv") if output.suffix == ".json" else output
+    output = output.with_suffix(".csv") if output.suffix.lower() == ".json" else output
     with files.replacing(output) as temporary:
         rows.to_csv(temporary, index=False)
     as_json = output.with_suffix(".json")

@@ -109,6 +109,12 @@ def _check_outputs(config: PredictConfig, workdir: Path) -> None:
             raise UserError(
                 f"Expected output to be a file to write. Received: output={config.output}, {wrong}."
             )
+        kinds = [".csv"] if config.images is None else [".csv", ".json"]
+        if output.suffix.lower() not in kinds:
+            raise UserError(
+                f"Expected output to end in {' or '.join(kinds)}, which is what is written. "
+                f"Received: output={config.output}."
+            )
     if (workdir / files.MODEL).is_file() or files.all_folds(workdir):
         raise UserError(
             "Expected a directory of its own for the prediction. Received: "

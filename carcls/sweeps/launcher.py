@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from carcls import run as files
 from carcls.config import TrainConfig, to_config
-from carcls.errors import UserError
+from carcls.errors import STATUS_USER_ERROR, UserError
 from carcls.sweeps import plugins, record
 from carcls.sweeps.leaderboard import Leaderboard, Searched, values_of, varying
 from carcls.sweeps.plan import Wanted, plan
@@ -35,7 +35,6 @@ _OF_SWEEP = (
     "hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher",
     "hydra.run.", "hydra.mode", "hydra.job.num", "hydra.job.id",
 )  # fmt: skip
-STATUS_USER_ERROR = 2
 NOWHERE = "-"  # the directory of a job that nothing was begun of
 
 

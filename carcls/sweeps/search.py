@@ -29,10 +29,10 @@ from optuna.distributions import (
 
 from carcls import run as files
 from carcls.config import SearchConfig, TrainConfig, to_search_config
-from carcls.errors import UserError
+from carcls.errors import STATUS_USER_ERROR, UserError
 from carcls.quoting import quoted
 from carcls.sweeps import plugins, record, search_picture
-from carcls.sweeps.launcher import NOWHERE, STATUS_USER_ERROR, ProcessLauncher
+from carcls.sweeps.launcher import NOWHERE, ProcessLauncher
 from carcls.sweeps.leaderboard import Searched
 from carcls.sweeps.record import Job
 from carcls.sweeps.study import Study, Trial, distribution_of, holds, score
