@@ -125,6 +125,31 @@ def test_what_is_settled_is_not_chosen_again(monkeypatch):
     assert lengths == [(120, None, 3)], "all rows, none held out, for as long as it was found"
 
 
+def test_validation_photos_may_weaken_what_is_settled_and_nothing_else():
+    features, head = blobs(1, 60, 3), head_of(dense())
+    features.val, features.val_labels = features.views[0], features.labels  # the weakest is best
+    settled = replace(unchosen(head, "as in head"), value=0.3)
+    choice = fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)
+    assert (choice.value, choice.folds, next(iter(choice.scores))) == (0.001, 0, "0.3")
+    assert str(choice).endswith("on the validation photos, 0.3 as in head at most")
+    # What is weaker is fitted to photos that train alone.
+    alone = fit_softmax(
+        Rows(
+            features=features.views[0], labels=features.labels, folds=np.full(60, -1),
+            weights=np.ones(60),
+        ),
+        3, replace(settled, value=0.001),
+    )  # fmt: skip
+    np.testing.assert_allclose(head.get_weights()[0], alone[0], atol=1e-6)
+    # The less it has learnt the better, where all it learnt is wrong; but no l2 is stronger.
+    features.val_labels = np.roll(features.labels, 1)
+    choice = fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)
+    assert (choice.value, len(choice.scores)) == (0.3, 2)
+    # Of a class that no photo trains nothing can be said.
+    features.val_labels = np.full(60, 7)
+    assert fit_head(head, features, learning_rate=0.01, seed=0, settled=settled) is settled
+
+
 @pytest.mark.parametrize("layers", [(), (16,)])
 def test_a_rare_class_that_weighs_as_much_is_predicted_as_often(layers, monkeypatch):
     monkeypatch.setattr(head_fit, "_EPOCHS", 4)

@@ -3,11 +3,12 @@
 The choice is by cross-validation over photos: all views of a photo, and all photos of a group, are
 in one fold, or the fold would be told apart by what was trained on. For the same reason it is made
 once, on features of a backbone that has not been trained: one that has tells its photos' labels,
-those that are held out too.
+those that are held out too. Only photos that did not train it, the validation ones, can say then
+whether less would do: what it makes of photos is easier to tell apart than before.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import keras
@@ -31,16 +32,16 @@ _STEPS_PER_EPOCH = 20
 
 @dataclass(kw_only=True)
 class Choice:
-    """What cross-validation chose.
+    """What was chosen.
 
     Attributes:
         name: Of what was chosen.
         value: Of it.
         scores: Each value that was tried to its log-loss over held-out photos; empty where
             nothing was tried.
-        folds: How many.
+        folds: How many held photos out; 0: no fold did.
         epochs: Of the final fit; None where it converges by itself.
-        origin: Where the value comes from if nothing was tried.
+        origin: Where the value comes from, if not from folds.
     """
 
     name: str
@@ -54,10 +55,9 @@ class Choice:
         chosen = f"{self.name} {self.value:g}"
         if not self.scores:
             return f"{chosen}, {self.origin}"
-        return (
-            f"{chosen} of {len(self.scores)} tried, log-loss {min(self.scores.values()):.3f} "
-            f"over {self.folds} folds"
-        )
+        where = f"over {self.folds} folds" if self.folds else self.origin
+        lowest = min(self.scores.values())
+        return f"{chosen} of {len(self.scores)} tried, log-loss {lowest:.3f} {where}"
 
     def facts(self) -> dict:
         """For `run.json`."""
@@ -113,7 +113,8 @@ def fit_head(
 
     Args:
         head: What `head_of` gave; receives the weights.
-        features: To fit it to; those of validation photos are not looked at.
+        features: To fit it to. Those of validation photos count if something is settled: they say
+            whether a weaker l2 would do, and nothing else.
         learning_rate: Of AdamW.
         seed: Of the folds, and of what AdamW's fits draw.
         class_weights: `(num_classes,)` what a photo of each class counts in the loss, see
@@ -125,23 +126,36 @@ def fit_head(
     Returns:
         What was chosen on the way, or `settled`.
     """
+    val = None if settled is None else _rows_of_val(features, class_weights)
     folds = photo_folds(features.labels, features.groups, _FOLDS, seed)
     if settled is None and not np.any(folds >= 0):
         settled = unchosen(head, "with too few photos to choose it")
     views = features.views  # (views, n, channels)
     labels, folds = np.tile(features.labels, len(views)), np.tile(folds, len(views))
-    rows = Rows(
-        features=views.reshape(-1, views.shape[2]),
-        labels=labels,
-        folds=folds,
-        weights=np.ones(len(labels)) if class_weights is None else class_weights[labels],
-    )
+    rows = _rows(views.reshape(-1, views.shape[2]), labels, folds, class_weights)
     probs = head.get_layer("probs")
     if _is_softmax_alone(head):
-        kernel, bias, choice = fit_softmax(rows, probs.units, settled, check)
+        kernel, bias, choice = fit_softmax(rows, probs.units, settled, val, check)
         probs.set_weights([kernel, bias])
         return choice
     return _fit_layers(head, rows, learning_rate, seed, settled, eager, check)
+
+
+def _rows(
+    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, class_weights: np.ndarray | None
+) -> Rows:
+    weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
+    return Rows(features=features, labels=labels, folds=folds, weights=weights)
+
+
+def _rows_of_val(features: Features, class_weights: np.ndarray | None) -> Rows | None:
+    """The validation photos of classes that train, as one fold; None without any."""
+    if features.val is None:
+        return None
+    known = np.isin(features.val_labels, features.labels)
+    folds = np.zeros(np.sum(known), np.int64)
+    rows = _rows(features.val[known], features.val_labels[known], folds, class_weights)
+    return rows if len(folds) else None
 
 
 def unchosen(head: keras.Model, origin: str) -> Choice:
@@ -190,6 +204,7 @@ def fit_softmax(
     rows: Rows,
     num_classes: int,
     settled: Choice | None = None,
+    val: Rows | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[np.ndarray, np.ndarray, Choice]:
     """Multinomial logistic regression, its L2 chosen by log-loss over the folds.
@@ -200,6 +215,7 @@ def fit_softmax(
         rows: Whose folds are not all -1, unless it is settled. A class may have no photos.
         num_classes: Of the network.
         settled, check: See `fit_head`.
+        val: With what is settled: photos that tell whether a weaker l2 would do.
 
     Returns:
         Kernel `(channels, num_classes)`, bias `(num_classes,)` and the choice.
@@ -207,7 +223,12 @@ def fit_softmax(
     mean, std = rows.features.mean(0), rows.features.std(0)
     std[std < 1e-6 * std.max(initial=1e-30)] = 1.0  # of what is the same for all photos
     rows = replace(rows, features=(rows.features - mean) / std)
-    choice = settled or _choose_l2(rows, check)
+    choice = settled
+    if settled is None:
+        choice = _choose_l2(rows, L2, check)
+    elif val is not None:
+        val = replace(val, features=(val.features - mean) / std)
+        choice = _weakened(settled, rows, val, check)
     model = _regression()
     _fit(model, rows, slice(None), choice.value)
     coefficients, intercept = model.coef_, model.intercept_  # (classes, channels), (classes,)
@@ -221,12 +242,26 @@ def fit_softmax(
     return kernel, bias, choice
 
 
-def _choose_l2(rows: Rows, check: Callable[[], None]) -> Choice:
+def _weakened(settled: Choice, rows: Rows, val: Rows, check: Callable[[], None]) -> Choice:
+    """What is settled or less, by log-loss over validation photos; features are standardised."""
+    both = Rows(
+        features=np.concatenate([rows.features, val.features]),
+        labels=np.concatenate([rows.labels, val.labels]),
+        folds=np.concatenate([np.full(len(rows.labels), -1), val.folds]),
+        weights=np.concatenate([rows.weights, val.weights]),
+    )
+    weaker = [l2 for l2 in L2 if l2 < settled.value]
+    choice = _choose_l2(both, (settled.value, *weaker), check)
+    at_most = f"{settled.value:g} {settled.origin}"
+    return replace(choice, folds=0, origin=f"on the validation photos, {at_most} at most")
+
+
+def _choose_l2(rows: Rows, values: Sequence[float], check: Callable[[], None]) -> Choice:
     """By log-loss over the folds, of standardised features; see `fit_softmax`."""
     held_out = rows.held_out()
     models = [_regression() for _ in held_out]
     scores: dict[float, float] = {}
-    for l2 in L2:
+    for l2 in values:
         losses = []
         for model, held in zip(models, held_out, strict=True):
             check()
