@@ -268,7 +268,7 @@ def test_a_run_ends_with_its_own_report(runs, tmp_path):
         of_fold = "The photos are among those that fold_1 was validated with, the maps are its own"
         assert (of_fold in html) == (name == "folds")
     assert (
-        "They validated: none has trained the network, but they chose the epoch."
+        "They validated: none has trained the network, but they chose what was kept."
         in (tmp_path / "run" / "evaluation" / "report.html").read_text()
     )
     (tmp_path / "run" / "val_predictions.csv").unlink()

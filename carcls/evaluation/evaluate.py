@@ -130,7 +130,7 @@ def evaluate_own(workdir: Path, records: TrainingPhotos) -> Path | None:
         path = workdir / files.VAL_PREDICTIONS
         if not path.is_file():
             return None
-        unseen = "They validated: none has trained the network, but they chose the epoch."
+        unseen = "They validated: none has trained the network, but they chose what was kept."
         measured = saved_photos(path, records, names, unseen, {"as_trained": True})
     data, _ = data_to_predict(predictor.members[0].info, None)
     _, coarse = find_coarse_classes(config, data, records, predictor)
