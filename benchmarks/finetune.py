@@ -188,6 +188,11 @@ def interval(rows: pd.DataFrame) -> tuple[float, float]:
     return found.low, found.high
 
 
+def percent(share: float) -> str:
+    """Of what was measured; one run has no spread, and out of fold nothing is mirrored."""
+    return "-" if np.isnan(share) else f"{share:.2%}"
+
+
 def report(rows: pd.DataFrame) -> None:
     """Prints the table, and the ratios last."""
     table = rows.groupby("recipe", sort=False).agg(
@@ -198,8 +203,8 @@ def report(rows: pd.DataFrame) -> None:
     for name, row in table.iterrows():
         low, high = interval(rows[rows.recipe == name])
         print(
-            f"{name:28}  {row.accuracy:6.2%}  {low:5.1%} to {high:5.1%}  {row.spread:7.2%}  "
-            f"{row.nll:7.3f}  {row.flip:8.2%} {row.seconds:8.0f}  {row.runs:4.0f}"
+            f"{name:28}  {row.accuracy:6.2%}  {low:5.1%} to {high:5.1%}  {percent(row.spread):>7}  "
+            f"{row.nll:7.3f}  {percent(row.flip):>8} {row.seconds:8.0f}  {row.runs:4.0f}"
         )
     if not {"fast", "notebook"} <= set(table.index):
         return
