@@ -10,7 +10,15 @@ from carcls.data.balance import class_weights
 from carcls.models.classifier import load_classifier
 from carcls.training import head_fit
 from carcls.training.features import Features
-from carcls.training.head_fit import Rows, fit_head, fit_softmax, head_of, photo_folds, unchosen
+from carcls.training.head_fit import (
+    Choice,
+    Rows,
+    fit_head,
+    fit_softmax,
+    head_of,
+    photo_folds,
+    unchosen,
+)
 
 
 def blobs(num_views: int, num_photos: int, classes: int, seed: int = 0) -> Features:
@@ -60,16 +68,31 @@ def test_the_weights_are_where_the_regularised_loss_is_least(classes, of_class):
     probs = np.exp(logits - logits.max(1, keepdims=True))
     probs /= probs.sum(1, keepdims=True)
     assert probs[:, classes].max() < 1e-6
-    # Its gradient vanishes, in the space where the features are standardised.
-    std = np.where(rows.std(0) < 1e-6, 1, rows.std(0))
-    standard, weights = (rows - rows.mean(0)) / std, (kernel * std[:, None])[:, :classes]
+    # Its gradient vanishes, in the space where the features are scaled.
+    scale = np.sqrt(rows.var(0).mean())
+    scaled, weights = (rows - rows.mean(0)) / scale, (kernel * scale)[:, :classes]
     if classes == 2:  # scikit-learn penalises the difference's square, not two halves of it
         weights = weights * 2
     errors = (probs - np.eye(classes + 1)[labels])[:, :classes]
-    gradient = standard.T @ (errors * counts[:, None]) / counts.sum() + choice.value * weights
+    gradient = scaled.T @ (errors * counts[:, None]) / counts.sum() + choice.value * weights
     assert np.abs(gradient).max() < 2e-3
     assert choice.scores[f"{choice.value:g}"] == min(choice.scores.values())
     assert (probs.argmax(1) == labels).mean() > 0.9
+
+
+def test_a_channel_that_hardly_any_photo_reaches_does_not_decide():
+    features = blobs(1, 60, 3)
+    rows = features.views[0].copy()
+    rows[:, 6] = 0
+    rows[0, 6] = 1e-3  # one photo, a little
+    data = Rows(features=rows, labels=features.labels, folds=np.full(60, -1), weights=np.ones(60))
+    kernel, bias, _ = fit_softmax(data, 3, Choice(name="l2", value=0.1, scores={}, folds=0))
+    seen = rows[1:] + 3 * np.eye(8)[6]  # which others have in plenty
+    assert (np.argmax(seen @ kernel + bias, axis=1) == features.labels[1:]).mean() > 0.9
+    same = Rows(features=rows * 0, labels=data.labels, folds=data.folds, weights=data.weights)
+    kernel, bias, _ = fit_softmax(same, 3, Choice(name="l2", value=0.1, scores={}, folds=0))
+    assert np.isfinite(kernel).all()
+    np.testing.assert_allclose(bias, bias[0], atol=1e-3)
 
 
 def test_what_cannot_be_told_apart_is_regularised_more():

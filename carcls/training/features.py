@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 POOL = "head_pool"  # the layer that every head begins with
 _VERSION = 1  # of the files, and of what our own code makes of a photo
 _BATCH = 64  # photos that go through the backbone together
-_SHARE_OF_MEMORY = 0.2  # features may take so much; the fit works on standardised copies of them
+_SHARE_OF_MEMORY = 0.2  # features may take so much; the fit works on scaled copies of them
 _SHARE_OF_CACHE = 0.1  # of data.cache_limit, for files of features
 
 
