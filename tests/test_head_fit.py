@@ -11,7 +11,6 @@ from carcls.models.classifier import load_classifier
 from carcls.training import head_fit
 from carcls.training.features import Features
 from carcls.training.head_fit import (
-    Choice,
     Rows,
     fit_head,
     fit_softmax,
@@ -56,21 +55,24 @@ def test_a_class_is_never_held_out_as_a_whole():
 
 @pytest.mark.parametrize("of_class", [[1.0, 1.0, 1.0], [0.5, 2.0, 1.0]])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_weights_are_where_the_regularised_loss_is_least(classes, of_class):
+@pytest.mark.parametrize("has_one_scale", [False, True])
+def test_the_weights_are_where_the_regularised_loss_is_least(has_one_scale, classes, of_class):
     features = blobs(2, 60, classes)
     rows, labels = features.views.reshape(-1, 8), np.tile(features.labels, 2)
     folds = np.tile(photo_folds(features.labels, features.groups, 3, 0), 2)
     counts = np.array(of_class)[labels]
     # One class has no photos.
     data = Rows(features=rows, labels=labels, folds=folds, weights=counts)
-    kernel, bias, choice = fit_softmax(data, classes + 1)
+    kernel, bias, choice = fit_softmax(data, classes + 1, has_one_scale=has_one_scale)
     logits = rows @ kernel + bias
     probs = np.exp(logits - logits.max(1, keepdims=True))
     probs /= probs.sum(1, keepdims=True)
     assert probs[:, classes].max() < 1e-6
     # Its gradient vanishes, in the space where the features are scaled.
-    scale = np.sqrt(rows.var(0).mean())
-    scaled, weights = (rows - rows.mean(0)) / scale, (kernel * scale)[:, :classes]
+    scale = np.where(rows.std(0) < 1e-6, 1, rows.std(0))
+    if has_one_scale:
+        scale[:] = np.sqrt(rows.var(0).mean())
+    scaled, weights = (rows - rows.mean(0)) / scale, (kernel * scale[:, None])[:, :classes]
     if classes == 2:  # scikit-learn penalises the difference's square, not two halves of it
         weights = weights * 2
     errors = (probs - np.eye(classes + 1)[labels])[:, :classes]
@@ -80,17 +82,18 @@ def test_the_weights_are_where_the_regularised_loss_is_least(classes, of_class):
     assert (probs.argmax(1) == labels).mean() > 0.9
 
 
-def test_a_channel_that_hardly_any_photo_reaches_does_not_decide():
-    features = blobs(1, 60, 3)
-    rows = features.views[0].copy()
-    rows[:, 6] = 0
-    rows[0, 6] = 1e-3  # one photo, a little
-    data = Rows(features=rows, labels=features.labels, folds=np.full(60, -1), weights=np.ones(60))
-    kernel, bias, _ = fit_softmax(data, 3, Choice(name="l2", value=0.1, scores={}, folds=0))
-    seen = rows[1:] + 3 * np.eye(8)[6]  # which others have in plenty
+def test_a_channel_that_hardly_any_photo_reaches_does_not_decide_after_training():
+    features, head = blobs(1, 60, 3), head_of(dense())
+    features.views[..., 6] = 0
+    features.views[0, 0, 6] = 1e-3  # one photo, a little
+    settled = unchosen(head, "as in head")
+    fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)
+    seen = features.views[0, 1:] + 3 * np.eye(8)[6]  # which others have in plenty
+    kernel, bias = head.get_weights()
     assert (np.argmax(seen @ kernel + bias, axis=1) == features.labels[1:]).mean() > 0.9
-    same = Rows(features=rows * 0, labels=data.labels, folds=data.folds, weights=data.weights)
-    kernel, bias, _ = fit_softmax(same, 3, Choice(name="l2", value=0.1, scores={}, folds=0))
+    features.views[:] = 0
+    fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)
+    kernel, bias = head.get_weights()
     assert np.isfinite(kernel).all()
     np.testing.assert_allclose(bias, bias[0], atol=1e-3)
 
@@ -128,14 +131,17 @@ def test_without_photos_for_two_folds_it_says_so(units, name):
 
 
 def test_what_is_settled_is_not_chosen_again(monkeypatch):
-    features, heads = blobs(2, 60, 3), [head_of(dense()), head_of(dense())]
-    settled = replace(unchosen(heads[0], "as in head"), value=1.0)
-    choice = fit_head(heads[0], features, learning_rate=0.01, seed=0, settled=settled)
+    features, head = blobs(2, 60, 3), head_of(dense())
+    settled = replace(unchosen(head, "as in head"), value=1.0)
+    choice = fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)
     assert choice is settled
     assert str(choice) == "l2 1, as in head"
-    monkeypatch.setattr(head_fit, "L2", (1.0,))
-    fit_head(heads[1], features, learning_rate=0.01, seed=0)
-    np.testing.assert_array_equal(heads[0].get_weights()[0], heads[1].get_weights()[0])
+    rows = Rows(
+        features=features.views.reshape(-1, 8), labels=np.tile(features.labels, 2),
+        folds=np.full(120, -1), weights=np.ones(120),
+    )  # fmt: skip
+    kernel, *_ = fit_softmax(rows, 3, has_one_scale=True, settled=settled)
+    np.testing.assert_array_equal(head.get_weights()[0], kernel)
     head, lengths, fit = head_of(dense(16)), [], head_fit._LayersFits.fit
 
     def counted(fits, trained, held, epochs):
@@ -156,14 +162,10 @@ def test_validation_photos_may_weaken_what_is_settled_and_nothing_else():
     assert (choice.value, choice.folds, next(iter(choice.scores))) == (0.001, 0, "0.3")
     assert str(choice).endswith("on the validation photos, 0.3 as in head at most")
     # What is weaker is fitted to photos that train alone.
-    alone = fit_softmax(
-        Rows(
-            features=features.views[0], labels=features.labels, folds=np.full(60, -1),
-            weights=np.ones(60),
-        ),
-        3, replace(settled, value=0.001),
-    )  # fmt: skip
-    np.testing.assert_allclose(head.get_weights()[0], alone[0], atol=1e-6)
+    alone = replace(features, val=None, val_labels=None), head_of(dense())
+    weakest = replace(settled, value=0.001)
+    fit_head(alone[1], alone[0], learning_rate=0.01, seed=0, settled=weakest)
+    np.testing.assert_allclose(head.get_weights()[0], alone[1].get_weights()[0], atol=1e-6)
     # The less it has learnt the better, where all it learnt is wrong; but no l2 is stronger.
     features.val_labels = np.roll(features.labels, 1)
     choice = fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)

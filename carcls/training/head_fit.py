@@ -126,7 +126,8 @@ def fit_head(
     Returns:
         What was chosen on the way, or `settled`.
     """
-    val = None if settled is None else _rows_of_val(features, class_weights)
+    is_trained = settled is not None  # the backbone
+    val = _rows_of_val(features, class_weights) if is_trained else None
     folds = photo_folds(features.labels, features.groups, _FOLDS, seed)
     if settled is None and not np.any(folds >= 0):
         settled = unchosen(head, "with too few photos to choose it")
@@ -135,7 +136,11 @@ def fit_head(
     rows = _rows(views.reshape(-1, views.shape[2]), labels, folds, class_weights)
     probs = head.get_layer("probs")
     if _is_softmax_alone(head):
-        kernel, bias, choice = fit_softmax(rows, probs.units, settled, val, check)
+        # With one scale the head is better, most of all after training (docs/finetuning.md). But
+        # from such a head the training of the backbone ends worse.
+        kernel, bias, choice = fit_softmax(
+            rows, probs.units, has_one_scale=is_trained, settled=settled, val=val, check=check
+        )
         probs.set_weights([kernel, bias])
         return choice
     return _fit_layers(head, rows, learning_rate, seed, settled, eager, check)
@@ -203,6 +208,8 @@ def photo_folds(labels: np.ndarray, groups: np.ndarray, num_folds: int, seed: in
 def fit_softmax(
     rows: Rows,
     num_classes: int,
+    *,
+    has_one_scale: bool = False,
     settled: Choice | None = None,
     val: Rows | None = None,
     check: Callable[[], None] = lambda: None,
@@ -210,21 +217,23 @@ def fit_softmax(
     """Multinomial logistic regression, its L2 chosen by log-loss over the folds.
 
     Features are scaled for the fit, so that an l2 means the same for all networks; the weights
-    returned are for features as they are. All channels have one scale: scaled each by its own, one
-    that hardly any training photo reaches counts as much as the others, and tells photos apart at
-    random.
+    returned are for features as they are.
 
     Args:
         rows: Whose folds are not all -1, unless it is settled. A class may have no photos.
         num_classes: Of the network.
+        has_one_scale: Scale all channels by one number, not each by its own standard deviation,
+            which makes those count as much as others that hardly any training photo reaches.
         settled, check: See `fit_head`.
         val: With what is settled: photos that tell whether a weaker l2 would do.
 
     Returns:
         Kernel `(channels, num_classes)`, bias `(num_classes,)` and the choice.
     """
-    mean = rows.features.mean(0)
-    scale = float(np.sqrt(rows.features.var(0).mean())) or 1.0  # 0: all photos are the same
+    mean, scale = rows.features.mean(0), rows.features.std(0)  # (channels,)
+    if has_one_scale:
+        scale[:] = np.sqrt(np.mean(scale**2))
+    scale[scale < 1e-6 * scale.max(initial=1e-30)] = 1.0  # of what is the same for all photos
     rows = replace(rows, features=(rows.features - mean) / scale)
     choice = settled
     if settled is None:
@@ -240,7 +249,7 @@ def fit_softmax(
         intercept = np.concatenate([-intercept, intercept]) / 2
     kernel = np.zeros((len(mean), num_classes), np.float32)
     bias = np.full(num_classes, -30.0, np.float32)  # of a class without photos
-    kernel[:, model.classes_] = coefficients.T / scale
+    kernel[:, model.classes_] = coefficients.T / scale[:, None]
     bias[model.classes_] = intercept - mean @ kernel[:, model.classes_]
     return kernel, bias, choice
 
