@@ -119,7 +119,8 @@ def fit_head(
         seed: Of the folds, and of what AdamW's fits draw.
         class_weights: `(num_classes,)` what a photo of each class counts in the loss, see
             `carcls.data.balance`; None: all the same.
-        settled: What was chosen for this head before; None: cross-validation chooses.
+        settled: What was chosen for this head before the backbone was trained; None: it has not
+            been, and cross-validation chooses.
         eager: Run without compiling.
         check: Called now and then; what it raises ends this.
 
