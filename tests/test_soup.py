@@ -141,36 +141,38 @@ def test_an_average_without_validation_photos_is_kept(competition, tmp_path, tin
 
 
 @pytest.mark.parametrize(
-    ("monitor", "value", "before", "ends", "reason"),
+    ("monitor", "accuracy", "loss", "before", "ends", "reason"),
     [
-        ("val_accuracy", 0.8, [], [0.7, 0.9], None),
-        ("val_accuracy", 0.79, [], [0.7, 0.9], "its val_accuracy is 0.7900, that of its trainings "
-         "0.8000 on average"),
-        ("val_accuracy", 0.8, [0.8, 0.3], [0.7, 0.7], None),
-        ("val_accuracy", 0.8, [0.81, 0.3], [0.7, 0.7], "its val_accuracy is 0.8000, the best "
+        ("val_accuracy", 0.1, 0.55, [], [0.5, 0.6], None),
+        ("val_accuracy", 0.9, 0.56, [], [0.5, 0.6], "its val_loss is 0.5600, that of its trainings "
+         "0.5500 on average"),
+        ("val_accuracy", 0.8, 0.5, [0.8, 0.3], [0.5, 0.5], None),
+        ("val_accuracy", 0.8, 0.5, [0.81, 0.3], [0.5, 0.5], "its val_accuracy is 0.8000, the best "
          "before it had 0.8100"),
-        ("val_loss", 0.5, [0.6, 0.5], [0.5, 0.6], None),
-        ("val_loss", 0.56, [], [0.5, 0.6], "its val_loss is 0.5600, that of its trainings 0.5500 "
-         "on average"),
-        ("val_loss", 0.5, [0.4, 0.9], [0.5, 0.6], "its val_loss is 0.5000, the best before it had "
-         "0.4000"),
-        ("val_loss", float("inf"), [], [0.5, 0.6], "its val_loss is inf"),
+        ("val_loss", 0.1, 0.5, [0.6, 0.5], [0.5, 0.6], None),
+        ("val_loss", 0.9, 0.5, [0.4, 0.9], [0.5, 0.6], "its val_loss is 0.5000, the best before it "
+         "had 0.4000"),
+        ("val_loss", 0.9, float("inf"), [], [0.5, 0.6], "its val_loss is inf"),
     ],
 )  # fmt: skip
 def test_an_average_is_worth_keeping_if_nothing_before_it_was_better(
-    monitor, value, before, ends, reason
+    monitor, accuracy, loss, before, ends, reason
 ):
     """The better epochs of a training before its end do not count."""
     stage = to_config(composed("finetune.stages.all.soup=2")).finetune.stages["all"]
     rows = [{"stage": "head", monitor: value} for value in before]
     for number, end in enumerate(ends, start=1):
-        rows += [{"stage": f"all_{number}", monitor: each} for each in (0.95, 0.01, end)]
+        rows += [
+            {"stage": f"all_{number}", "val_accuracy": 0.95, "val_loss": each}
+            for each in (0.95, 0.01, end)
+        ]
     session = SimpleNamespace(
         config=SimpleNamespace(finetune=SimpleNamespace(monitor=monitor)),
         history=SimpleNamespace(rows=rows),
         best=Best(monitor),
     )
-    assert _what_was_better(session, "all", stage, {"val_loss": 1.0, monitor: value}) == reason
+    logs = {"val_loss": loss, "val_accuracy": accuracy}
+    assert _what_was_better(session, "all", stage, logs) == reason
 
 
 def test_a_soup_takes_as_long_as_all_of_its_trainings():

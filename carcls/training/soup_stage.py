@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 def run_soup_stage(session: Session, name: str, stage: StageConfig, title: str) -> None:
     """Puts the average of a soup's trainings into the session's model; adds a row to the history.
 
-    It is kept unless it is worse than its trainings were, on average, when they ended, or than the
-    best before them. Their best epochs do not count: the best of many looks better than it is.
+    It is kept unless its loss is higher than those of its trainings were, on average, when they
+    ended, or it is worse than the best before them. Of few validation photos the loss says more
+    than the accuracy (docs/finetuning.md); the best epochs of the trainings do not count, since the
+    best of many looks better than it is.
 
     Args:
         session: The run, whose soup is complete.
@@ -83,14 +85,14 @@ def _what_was_better(
     monitor, rows = session.config.finetune.monitor, session.history.rows
     trainings = names_of_trainings(name, stage.soup)
     first = [row["stage"] for row in rows].index(trainings[0])
-    ends = {row["stage"]: row[monitor] for row in rows if row["stage"] in trainings}
+    ends = {row["stage"]: row["val_loss"] for row in rows if row["stage"] in trainings}
     before = [row[monitor] for row in rows[:first] if row[monitor] is not None]
+    loss, mean = logs["val_loss"], float(np.mean(list(ends.values())))
+    if not math.isfinite(loss):
+        return f"its val_loss is {loss}"
+    if loss > mean:
+        return f"its val_loss is {loss:.4f}, that of its trainings {mean:.4f} on average"
     pick, sign = (min, -1) if monitor == "val_loss" else (max, 1)
-    value, mean = logs[monitor], float(np.mean(list(ends.values())))
-    if not math.isfinite(logs["val_loss"]):
-        return f"its val_loss is {logs['val_loss']}"
-    if sign * value < sign * mean:
-        return f"its {monitor} is {value:.4f}, that of its trainings {mean:.4f} on average"
-    if before and sign * value < sign * pick(before):
-        return f"its {monitor} is {value:.4f}, the best before it had {pick(before):.4f}"
+    if before and sign * logs[monitor] < sign * pick(before):
+        return f"its {monitor} is {logs[monitor]:.4f}, the best before it had {pick(before):.4f}"
     return None
