@@ -221,7 +221,7 @@ def test_a_config_survives_the_way_into_json_and_back():
         ("head.dropout=1", "Expected dropout in [0, 1). Received: dropout=1.0"),
         (
             "head.name=none",
-            "Expected head to be one of avg_dense, max_dense, max_dropout, linear, linear_dropout. R",
+            "Expected head to be one of avg_dense, max_dense, max_dropout, linear, linear_dropout.",
         ),
         ("backbone.name=vgg", "Expected backbone to be one of efficientnetb3, xception,"),
         ("backbone.preprocessing=unit", "preprocessing is part of the network"),
