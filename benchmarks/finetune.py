@@ -48,7 +48,6 @@ RECIPES: dict[str, list[str]] = {
     "without_fitted_head": [
         *FAST, "finetune.stages.head.feature_views=0", "finetune.stages.head.epochs=4"
     ],
-    "without_large_dropout": [*FAST, "head.dropout=0.2"],
     "without_label_smoothing": [*FAST, f"{ALL}.label_smoothing=0"],
     "without_ema": [*FAST, f"{ALL}.ema_span=0"],
     "without_centralizing": [*FAST, "optimizer.centralize=false"],
@@ -67,7 +66,7 @@ RECIPES: dict[str, list[str]] = {
     "with_half_the_epochs": [*FAST, f"{ALL}.epochs=12"],
     "with_twice_the_epochs": [*FAST, f"{ALL}.epochs=48"],
     "with_three_trainings": [*FAST, f"{ALL}.soup=3"],
-    "with_one_training": [*FAST, f"{ALL}.soup=1"],
+    "with_two_trainings_under_large_dropout": [*FAST, f"{ALL}.soup=2", "head.dropout=0.8"],
     "with_stochastic_depth": [*FAST, "finetune.stochastic_depth=true"],
     "with_mixing_smaller_photos_and_clipping": [*FAST, *MIX, *SMALLER, "optimizer.clip_norm=0.5"],
 }  # fmt: skip

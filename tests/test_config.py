@@ -83,7 +83,7 @@ def test_the_defaults_are_the_documented_ones():
     assert (config.image_size, config.batch_size, config.seed) == (240, 16, 42)
     assert (config.data.name, config.data.root, config.data.val_split) == ("kaggle", "data", 0.2)
     names = (config.finetune.name, config.head.name, config.augmentation.name, config.schedule.name)
-    assert names == ("fast", "linear_dropout", "moderate", "cosine_high")
+    assert names == ("fast", "linear", "moderate", "cosine_high")
     assert (config.optimizer.name, config.optimizer.learning_rate) == ("adamw", 5e-4)
 
 
@@ -221,7 +221,7 @@ def test_a_config_survives_the_way_into_json_and_back():
         ("head.dropout=1", "Expected dropout in [0, 1). Received: dropout=1.0"),
         (
             "head.name=none",
-            "Expected head to be one of avg_dense, max_dense, max_dropout, linear, linear_dropout.",
+            "Expected head to be one of avg_dense, max_dense, max_dropout, linear. Rec",
         ),
         ("backbone.name=vgg", "Expected backbone to be one of efficientnetb3, xception,"),
         ("backbone.preprocessing=unit", "preprocessing is part of the network"),

@@ -33,7 +33,6 @@ OPTIONS: dict[str, dict[str, type]] = {
         "max_dense": MaxDenseHead,
         "max_dropout": MaxDropoutHead,
         "linear": LinearHead,
-        "linear_dropout": LinearHead,
     },
     "optimizer": {
         "adamax": AdamaxOptimizer,

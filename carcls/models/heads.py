@@ -58,5 +58,4 @@ HEADS: dict[str, Callable[[keras.KerasTensor, HeadConfig], keras.KerasTensor]] =
     "max_dense": max_dense,
     "max_dropout": max_dropout,
     "linear": linear,
-    "linear_dropout": linear,
 }
