@@ -11,7 +11,7 @@ from carcls.config import to_config
 from carcls.errors import UserError
 from carcls.models.heads import HEADS
 from carcls.training.loop import train
-from carcls.training.memory import halved, is_out_of_memory
+from carcls.training.memory import halved, halved_before, is_out_of_memory
 from tests.conftest import draw_competition
 from tests.test_config import composed
 
@@ -106,6 +106,19 @@ def test_a_batch_of_one_photo_cannot_be_halved():
     config = to_config(composed("batch_size=16", "finetune.stages.all.batch_size=1"))
     with pytest.raises(UserError, match=r"Expected a batch to fit into the memory of the device"):
         halved(config, "OOM")
+
+
+def test_half_a_batch_that_more_devices_cannot_share_is_told_when_a_run_goes_on():
+    config = to_config(composed("batch_size=6", "finetune=frozen"))
+    assert halved_before(config, 3).batch_size == 3
+    assert halved_before(config, 3).gradient_accumulation == 2
+    with pytest.raises(UserError) as error:
+        halved_before(config, 2)
+    assert str(error.value) == (
+        "Expected batch_size to be a multiple of the 2 devices, such as 4, in the stage head. "
+        "Received: batch_size=3, devices=1. The batches of this run were halved when they did not "
+        "fit into the memory of the device. Go on with it on fewer devices (runtime.devices)."
+    )
 
 
 class OutOfMemoryError(RuntimeError):

@@ -26,7 +26,7 @@ from carcls.training.callbacks import Best, History, StopOnSignal
 from carcls.training.checkpoints import Checkpoints
 from carcls.training.divergence import ADVICE
 from carcls.training.inputs import Inputs, prepare_inputs
-from carcls.training.memory import halved, within_memory
+from carcls.training.memory import halved_before, within_memory
 from carcls.training.outcome import Outcome
 from carcls.training.preflight import preflight
 from carcls.training.refit import without_validation
@@ -83,7 +83,7 @@ def _train(config: TrainConfig, workdir: Path, inputs: Inputs | None) -> Outcome
         log.info(f"{files.shown(workdir)} held a run already: it is in {files.shown(earlier)} now.")
     generation = generations.newest(workdir / files.STAGES) if is_resumed else None
     if generation and generation.state["was_halved"]:  # as the first process found out
-        session.config, _ = halved(session.config, "", devices.count)
+        session.config = halved_before(session.config, devices.count)
         session.was_halved = True
     checkpoints = session.checkpoints = Checkpoints(session, generation, started)
     run_facts = {

@@ -92,6 +92,23 @@ def halved(config: TrainConfig, reason: str, devices: int = 1) -> tuple[TrainCon
     return config, change
 
 
+def halved_before(config: TrainConfig, devices: int) -> TrainConfig:
+    """The plan of a run that is gone on with, and whose batches an earlier process has halved.
+
+    Raises:
+        UserError: If half a batch cannot be cut evenly for as many devices.
+    """
+    config, _ = halved(config, "")
+    try:
+        config.check_devices(devices)
+    except ValueError as error:
+        raise UserError(
+            f"{error}. The batches of this run were halved when they did not fit into the memory "
+            "of the device. Go on with it on fewer devices (runtime.devices)."
+        ) from error
+    return config
+
+
 def within_memory(session: Session, run: Callable[[], Any]) -> Any:
     """Does what trains, and once more with half the batch if that does not fit.
 
