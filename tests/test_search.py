@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from PIL import Image
 
+from carcls import run as files
 from carcls.config import SearchConfig
-from carcls.errors import UserError
+from carcls.errors import STATUS_USER_ERROR, UserError
 from carcls.sweeps import command
-from carcls.sweeps.record import read_jobs
+from carcls.sweeps.record import FAILED, Job, read_jobs
+from carcls.sweeps.search import SearchSweeper
 from carcls.sweeps.search_picture import draw_search
 from carcls.sweeps.study import DATABASE, Study, distribution_of, holds, score
 from tests import processes
@@ -194,6 +197,49 @@ def test_a_trial_that_cannot_be_trained_is_not_tried_again(tmp_path):
     assert again.frame().state.tolist() == ["fail"]
     assert again.ask().number == 1
     assert again.ask() is None
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [("diverged", "pruned"), ("failed", "running")], ids=["NaN", "a full disk"]
+)
+def test_a_trial_that_diverged_is_a_bad_one_and_one_that_failed_is_tried_again(
+    tmp_path, status, state
+):
+    study = study_in(tmp_path)
+    run_trial(study, 0.5)
+    (tmp_path / "1_run").mkdir()
+    files.write_json(tmp_path / "1_run" / files.RUN, {"status": status})
+    sweeper = SimpleNamespace(trials={1: study.ask()}, study=study, sweep_dir=tmp_path)
+    job = Job(
+        number=1,
+        overrides=[],
+        folder="1_run",
+        state=FAILED,
+        error="loss became NaN",
+        status=STATUS_USER_ERROR,
+    )
+    SearchSweeper._note(sweeper, job, {})
+    assert study_in(tmp_path).frame().state.tolist() == ["complete", state]
+
+
+def test_the_commands_own_values_that_do_not_train_end_the_search(tmp_path):
+    study = study_in(tmp_path)
+    (tmp_path / "0_run").mkdir()
+    files.write_json(tmp_path / "0_run" / files.RUN, {"status": "failed"})
+    sweeper = SimpleNamespace(trials={0: study.ask()}, study=study, sweep_dir=tmp_path)
+    job = Job(
+        number=0,
+        overrides=[],
+        folder="0_run",
+        state=FAILED,
+        error="no photos",
+        status=STATUS_USER_ERROR,
+    )
+    with pytest.raises(UserError) as error:
+        SearchSweeper._note(sweeper, job, {})
+    assert str(error.value) == (
+        "Expected the command's own values, the first trial, to train. Received: no photos"
+    )
 
 
 def test_what_is_no_search_is_refused(tmp_path):
