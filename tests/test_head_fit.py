@@ -10,14 +10,7 @@ from carcls.data.balance import class_weights
 from carcls.models.classifier import load_classifier
 from carcls.training import head_fit
 from carcls.training.features import Features
-from carcls.training.head_fit import (
-    Rows,
-    fit_head,
-    fit_softmax,
-    head_of,
-    photo_folds,
-    unchosen,
-)
+from carcls.training.head_fit import Rows, fit_head, fit_softmax, head_of, photo_folds, unchosen
 
 
 def blobs(num_views: int, num_photos: int, classes: int, seed: int = 0) -> Features:

@@ -199,44 +199,31 @@ def test_a_trial_that_cannot_be_trained_is_not_tried_again(tmp_path):
     assert again.ask() is None
 
 
-@pytest.mark.parametrize(
-    ("status", "state"), [("diverged", "pruned"), ("failed", "running")], ids=["NaN", "a full disk"]
-)
+def fail_trial(study: Study, folder: Path, status: str) -> None:
+    """Tells the search that its next trial failed, and left a run of that status."""
+    trial = study.ask()
+    run = folder / f"{trial.number}_run"
+    run.mkdir()
+    files.write_json(run / files.RUN, {"status": status})
+    sweeper = SimpleNamespace(trials={trial.number: trial}, study=study, sweep_dir=folder)
+    job = Job(number=trial.number, overrides=[], folder=run.name, state=FAILED)
+    job.error, job.status = "no photos", STATUS_USER_ERROR
+    SearchSweeper._note(sweeper, job, {})
+
+
+@pytest.mark.parametrize(("status", "state"), [("diverged", "pruned"), ("failed", "running")])
 def test_a_trial_that_diverged_is_a_bad_one_and_one_that_failed_is_tried_again(
     tmp_path, status, state
 ):
     study = study_in(tmp_path)
     run_trial(study, 0.5)
-    (tmp_path / "1_run").mkdir()
-    files.write_json(tmp_path / "1_run" / files.RUN, {"status": status})
-    sweeper = SimpleNamespace(trials={1: study.ask()}, study=study, sweep_dir=tmp_path)
-    job = Job(
-        number=1,
-        overrides=[],
-        folder="1_run",
-        state=FAILED,
-        error="loss became NaN",
-        status=STATUS_USER_ERROR,
-    )
-    SearchSweeper._note(sweeper, job, {})
+    fail_trial(study, tmp_path, status)
     assert study_in(tmp_path).frame().state.tolist() == ["complete", state]
 
 
 def test_the_commands_own_values_that_do_not_train_end_the_search(tmp_path):
-    study = study_in(tmp_path)
-    (tmp_path / "0_run").mkdir()
-    files.write_json(tmp_path / "0_run" / files.RUN, {"status": "failed"})
-    sweeper = SimpleNamespace(trials={0: study.ask()}, study=study, sweep_dir=tmp_path)
-    job = Job(
-        number=0,
-        overrides=[],
-        folder="0_run",
-        state=FAILED,
-        error="no photos",
-        status=STATUS_USER_ERROR,
-    )
     with pytest.raises(UserError) as error:
-        SearchSweeper._note(sweeper, job, {})
+        fail_trial(study_in(tmp_path), tmp_path, "failed")
     assert str(error.value) == (
         "Expected the command's own values, the first trial, to train. Received: no photos"
     )

@@ -69,8 +69,7 @@ def halved(config: TrainConfig, reason: str, devices: int = 1) -> tuple[TrainCon
         name: stage.batch_size or config.batch_size
         for name, stage in config.finetune.stages.items()
     }
-    shared = [sizes[name] for name, s in config.finetune.stages.items() if not s.feature_views]
-    if min(sizes.values()) < 2 or any((size // 2) % devices for size in shared):
+    if min(sizes.values()) < 2:
         raise _does_not_fit(config, reason)
     stages = {
         name: replace(stage, batch_size=sizes[name] // 2)
@@ -83,13 +82,17 @@ def halved(config: TrainConfig, reason: str, devices: int = 1) -> tuple[TrainCon
         f"batch_size={batches} instead of {was} with gradient_accumulation={accumulation}: "
         "the batch did not fit into the memory of the device"
     )
-    config = replace(
+    half = replace(
         config,
         batch_size=max(1, config.batch_size // 2),
         gradient_accumulation=accumulation,
         finetune=replace(config.finetune, stages=stages),
     )
-    return config, change
+    try:
+        half.check_devices(devices)
+    except ValueError as error:
+        raise _does_not_fit(config, reason) from error
+    return half, change
 
 
 def halved_before(config: TrainConfig, devices: int) -> TrainConfig:
