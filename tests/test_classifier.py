@@ -7,6 +7,7 @@ from PIL import Image
 
 from carcls.config import AvgDenseHead, BackboneConfig, to_config
 from carcls.errors import UserError
+from carcls.evaluation.cost import count_flops
 from carcls.models.classifier import (
     backbone_of,
     build_classifier,
@@ -44,6 +45,24 @@ def test_uint8_and_float_photos_of_any_size_give_the_same_probabilities(lite0, p
     assert probs.sum(1) == pytest.approx([1, 1, 1], abs=1e-5)
     np.testing.assert_allclose(lite0.predict_on_batch(photos.astype(np.float32)), probs, atol=1e-6)
     assert lite0.predict_on_batch(photos[:, :64, :75]).shape == (3, 2)
+
+
+def test_a_network_that_enlarges_sees_photos_of_every_size_at_one(lite0, photos, tmp_path):
+    enlarging = build_classifier(
+        BackboneConfig(name="efficientnetlite0", weights="none"), HEAD, 2, enlarged_to=128
+    )
+    enlarging.set_weights(lite0.get_weights())
+    for cut in (photos, photos[:, :64, :75]):
+        by_hand = keras.ops.image.resize(cut.astype(np.float32), (128, 128))
+        np.testing.assert_allclose(
+            enlarging.predict_on_batch(cut), lite0.predict_on_batch(by_hand), atol=1e-6
+        )
+    assert count_flops(enlarging, 96) == count_flops(lite0, 128) > count_flops(lite0, 96)
+    save_classifier(enlarging, INFO, tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        load_classifier(tmp_path / "model.keras").predict_on_batch(photos),
+        enlarging.predict_on_batch(photos),
+    )
 
 
 def test_the_head_is_the_notebooks(lite0):

@@ -180,6 +180,27 @@ def test_every_experiment_composes_with_the_command_that_it_names(experiment):
     assert getattr(config, asked)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "side"),
+    [
+        (["image_size=150"], 224),  # that of the pretrained network, 1.49 times as large
+        (["image_size=96"], 144),
+        (["image_size=96", "finetune.enlarge=4"], 224),
+        (["image_size=96", "finetune.enlarge=1"], None),
+        (["image_size=96", "backbone.weights=none"], None),  # it looks for no size
+        (["image_size=224"], None),
+        (["image_size=240"], None),
+        (["image_size=96", "finetune.stages.all.image_size=128"], 192),  # the largest counts
+        (["image_size=160", "finetune.stages.all.train_scale=1.5"], None),
+        (["image_size=150", "finetune=staged"], None),
+        (["image_size=240", "backbone=efficientnetb3"], 300),
+    ],
+)
+def test_photos_are_enlarged_to_what_the_backbone_was_pretrained_at(overrides, side):
+    composed = as_composed("backbone=efficientnetlite0", *overrides)
+    assert to_config(composed).enlarged_to == side
+
+
 def test_a_stages_learning_rate_follows_the_optimizers_unless_it_has_its_own():
     config = to_config(
         composed("optimizer.learning_rate=0.01", "finetune.stages.all.learning_rate=0.5")
@@ -200,6 +221,7 @@ def test_a_config_survives_the_way_into_json_and_back():
         ("data.val_split=1", "Expected val_split in (0, 1). Received: val_split=1.0"),
         ("data.resize=stretch", "Expected resize to be one of squash, crop, pad."),
         ("finetune.keep=first", "Expected keep to be one of best, last. Received: keep=first"),
+        ("finetune.enlarge=0.5", "Expected enlarge from 1 (off) to 16. Received: enlarge=0.5"),
         ("finetune.monitor=val_f1", "Expected monitor to be one of val_accuracy, val_loss."),
         ("finetune.stages.all.trainable=2", "Expected trainable to be a share in [0, 1]."),
         ("finetune.stages.all.epochs=0", "Expected epochs to be at least 1. Received: epochs=0"),

@@ -11,7 +11,7 @@ from PIL import Image
 from carcls.config import to_config
 from carcls.data.split import stratified_split
 from carcls.errors import UserError
-from carcls.models.classifier import build_classifier
+from carcls.models.classifier import build_classifier, load_classifier
 from carcls.run import read_model_info
 from carcls.training.callbacks import Best
 from carcls.training.inputs import prepare_inputs
@@ -227,3 +227,21 @@ def test_the_plan_says_who_chose_the_validation_photos_and_how_photos_are_read(
     told = " ".join(told.split())
     assert "12 to train, 3 to validate (those of data.val_ids), none of 12, red, wide;" in told
     assert how in told
+
+
+@pytest.mark.parametrize(
+    ("enlarge", "told"), [(1.5, ", enlarged to 48×48 in the network"), (1, "")]
+)
+def test_enlarging_is_said_and_recorded(root, tmp_path, enlarge, told, caplog):
+    config = small(
+        root, *TWO_STAGES, "backbone.weights=imagenet", f"finetune.enlarge={enlarge}",
+        "finetune.keep=last",
+    )  # fmt: skip
+    with caplog.at_level("INFO"):
+        train(config, tmp_path / "run")
+    assert f"32×32 px{told}, 0.0 M parameters" in " ".join(caplog.text.split())
+    side = 48 if told else None
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert recorded["enlarged_to"] == side
+    layers = load_classifier(tmp_path / "run" / "model.keras").layers
+    assert [layer.height for layer in layers if layer.name == "enlarged"] == [side] * bool(side)

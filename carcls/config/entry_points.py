@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
+from carcls.catalogue import find_spec
 from carcls.config.checks import expect, expect_image_size, expect_one_of
 from carcls.config.data import DataConfig
 from carcls.config.network import BackboneConfig, HeadConfig
@@ -147,6 +148,23 @@ class TrainConfig:
     def train_size(self, stage: StageConfig) -> int:
         """Side in pixels of the photos that a stage trains on; it validates at its image_size."""
         return round((stage.image_size or self.image_size) * stage.train_scale)
+
+    @property
+    def enlarged_to(self) -> int | None:
+        """Side in pixels that the network enlarges its photos to; None: it takes them as they are.
+
+        Never beyond the size that the backbone was pretrained at: what it knows it looks for at
+        that size.
+        """
+        if self.backbone.weights == "none":
+            return None
+        stages = self.finetune.stages.values()
+        largest = max(
+            max(self.train_size(stage), stage.image_size or self.image_size) for stage in stages
+        )
+        pretrained = find_spec(self.backbone.name).default_size
+        side = min(pretrained, round(self.finetune.enlarge * largest))
+        return side if side > largest else None
 
     def mixing(self, stage: StageConfig) -> dict[str, float] | None:
         """By the names of MIXING, how a stage mixes its photos.

@@ -142,12 +142,14 @@ class FinetuneConfig:
     early_stopping_patience: int = 0  # epochs without a better `monitor`; 0: never stop early
     batch_norm: str = "train"  # in unfrozen layers: train, or frozen (statistics held still)
     stochastic_depth: bool = True  # false: no block is skipped, in a network that skips some
+    enlarge: float = 1.0  # times that the network enlarges photos, at most; 1: off
 
     def __post_init__(self) -> None:
         expect(len(self.stages) > 0, "at least one stage", stages=dict(self.stages))
         expect_one_of(("best", "last"), keep=self.keep)
         expect_one_of(("val_accuracy", "val_loss"), monitor=self.monitor)
         expect_one_of(("train", "frozen"), batch_norm=self.batch_norm)
+        expect(1.0 <= self.enlarge <= 16.0, "enlarge from 1 (off) to 16", enlarge=self.enlarge)
         expect(
             self.early_stopping_patience >= 0,
             "early_stopping_patience to be 0 (off) or more",

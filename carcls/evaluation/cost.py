@@ -101,7 +101,7 @@ def count_flops(model: keras.Model, size: int) -> int:
 
     Args:
         model: Of `build_classifier` or `imagenet_classifier`, whose inner network gets the photo
-            at its full size.
+            at its full size, or enlarged.
         size: Side of the photo in pixels.
     """
     import keras
@@ -115,7 +115,9 @@ def count_flops(model: keras.Model, size: int) -> int:
         shapes = [shapes] if isinstance(shapes[0], int) else shapes
     pairs = zip(weighted, shapes, strict=True)
     multiplications = sum(_multiplications(layer, shape) for layer, shape in pairs)
-    return 2 * multiplications + sum(count_flops(layer, size) for layer in inner)
+    resizing = [layer for layer in model.layers if isinstance(layer, keras.layers.Resizing)]
+    inner_size = resizing[0].height if resizing else size
+    return 2 * multiplications + sum(count_flops(layer, inner_size) for layer in inner)
 
 
 def _multiplications(layer: keras.Layer, shape: tuple[int, ...]) -> int:

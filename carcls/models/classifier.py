@@ -13,15 +13,26 @@ from carcls.models.heads import HEADS
 from carcls.run import ModelInfo, embed_model_info, replacing
 
 
-def build_classifier(backbone: BackboneConfig, head: HeadConfig, num_classes: int) -> keras.Model:
+def build_classifier(
+    backbone: BackboneConfig, head: HeadConfig, num_classes: int, enlarged_to: int | None = None
+) -> keras.Model:
     """Builds preprocessing, backbone and head as one model.
 
     It takes `(batch, height, width, 3)` RGB in 0–255, uint8 or float, of any size that the
     backbone allows, and gives `(batch, num_classes)` float32 probabilities, also under mixed
     precision.
+
+    Args:
+        backbone: Which, and its weights.
+        head: What goes on top of it.
+        num_classes: Outputs.
+        enlarged_to: Side in pixels that photos of every size are brought to before the backbone
+            sees them; None: it sees them as they are.
     """
     photos = keras.Input((None, None, 3), name="photos")
     x = photos
+    if enlarged_to is not None:
+        x = keras.layers.Resizing(enlarged_to, enlarged_to, dtype="float32", name="enlarged")(x)
     for layer in preprocessing_layers(backbone.name, backbone.preprocessing):
         x = layer(x)
     network = build_backbone(backbone.name, weights=backbone.weights)

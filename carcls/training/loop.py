@@ -93,6 +93,7 @@ def _train(config: TrainConfig, workdir: Path, inputs: Inputs | None) -> Outcome
         "fold": inputs.fold,
         "data_fingerprint": session.inputs.fingerprint,
         "config": to_plain(config),
+        "enlarged_to": config.enlarged_to,
         "changed": session.changes,
         "skipped": [{"id": i, "reason": r} for i, r in session.inputs.records.skipped],
         "sessions": checkpoints.sessions,
@@ -183,7 +184,9 @@ def _facts_of_photos(inputs: Inputs) -> dict[str, Any]:
 
 
 def _open_session(config: TrainConfig, workdir: Path, inputs: Inputs) -> Session:
-    model = build_classifier(config.backbone, config.head, len(inputs.records.class_names))
+    model = build_classifier(
+        config.backbone, config.head, len(inputs.records.class_names), config.enlarged_to
+    )
     info = files.ModelInfo(
         class_names=inputs.records.class_names,
         class_counts=inputs.class_counts(),

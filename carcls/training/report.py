@@ -41,6 +41,7 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
     counts = inputs.class_counts()
     classes = [f"{name} ({n})" for name, n in zip(inputs.records.class_names, counts, strict=True)]
     skipped = len(inputs.records.skipped)
+    side = config.enlarged_to
     pairs = [
         ("device", f"{device}, {config.runtime.precision}"),
         (
@@ -53,8 +54,9 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
         (
             "model",
             f"{config.backbone.name} (weights: {config.backbone.weights}) + "
-            f"{config.head.name}, {config.image_size}×{config.image_size} px, "
-            f"{model.count_params() / 1e6:.1f} M parameters",
+            f"{config.head.name}, {config.image_size}×{config.image_size} px"
+            + (f", enlarged to {side}×{side} in the network" if side else "")
+            + f", {model.count_params() / 1e6:.1f} M parameters",
         ),
         (
             "training",
