@@ -10,10 +10,16 @@ import pytest
 from carcls.config import to_config
 from carcls.errors import UserError
 from carcls.models.heads import HEADS
+from carcls.training.checkpoints import StageCheckpoint
 from carcls.training.loop import train
 from carcls.training.memory import halved, halved_before, is_out_of_memory
+from carcls.training.resume import with_recorded
 from tests.conftest import draw_competition
 from tests.test_config import composed
+
+
+class Cut(BaseException):
+    """What no `except Exception` sees: as a kill."""
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -86,6 +92,40 @@ def test_what_was_halved_trains_as_if_it_had_been_asked_for(tmp_path, tiny_backb
     histories = [pd.read_csv(tmp_path / run / "history.csv") for run in ("halved", "asked")]
     columns = ["stage", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
     pd.testing.assert_frame_equal(*(history[columns] for history in histories), rtol=1e-6)
+
+
+def test_a_halved_run_that_is_cut_goes_on_with_half_batches(
+    tmp_path, tiny_backbone, monkeypatch, caplog
+):
+    """It never asks for whole ones again, and ends with the numbers of the run that was not cut."""
+    room_for(monkeypatch, 4)
+    config = small(draw_competition(tmp_path / "data"))
+    train(config, tmp_path / "whole")
+    end_epoch, epochs = StageCheckpoint.on_epoch_end, []
+
+    def cutting(self, epoch, logs=None):
+        end_epoch(self, epoch, logs)
+        epochs.append(epoch)
+        if len(epochs) == 1:
+            raise Cut
+
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(StageCheckpoint, "on_epoch_end", cutting)
+        train(config, tmp_path / "run")
+    caplog.clear()
+    recorded = to_config(composed(f"resume='{tmp_path / 'run'}'"))
+    train(with_recorded(recorded, ()), tmp_path / "run")
+    assert "did not fit" not in caplog.text, "no whole batch was tried again"
+    facts, unbroken = (
+        json.loads((tmp_path / run / "run.json").read_text()) for run in ("run", "whole")
+    )
+    assert [session["from"] for session in facts["sessions"]] == [
+        "the start", "stage 1/2 head, epoch 2",
+    ]  # fmt: skip
+    assert facts["changed"] == unbroken["changed"]
+    histories = [pd.read_csv(tmp_path / run / "history.csv") for run in ("run", "whole")]
+    columns = ["stage", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    pd.testing.assert_frame_equal(*(h[columns] for h in histories), check_exact=True)
 
 
 def test_half_a_batch_that_does_not_fit_either_is_told(tmp_path, tiny_backbone, monkeypatch):

@@ -39,7 +39,7 @@ class Cut(BaseException):
     """Ends a run at once, as a kill would."""
 
 
-def tiny(backbone, head, num_classes):
+def tiny(backbone, head, num_classes, enlarged_to):
     """A network of everything that has a state: BatchNorm, dropout, layers to freeze."""
     photos = keras.Input((None, None, 3))
     x = keras.Input((None, None, 3))
