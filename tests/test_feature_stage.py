@@ -225,6 +225,7 @@ def test_a_refit_without_augmentation_fits_on_all_photos_and_says_what_was_chang
 
 TRAINED = (
     "finetune=fast", "finetune.stages.head.feature_views=2", "finetune.stages.all.epochs=1",
+    "finetune.enlarge=1",  # the tiny network was pretrained at no size
 )  # fmt: skip
 
 
