@@ -153,10 +153,9 @@ def test_a_view_is_the_photo_of_that_epoch_but_the_first_which_is_the_photo(netw
 
 
 def test_features_are_shared_where_nothing_they_depend_on_differs(network, root, tmp_path):
-    def found(*overrides: str) -> int:
-        return features_of(network, small(root, f"data.cache_dir='{tmp_path}'", *overrides))[
-            1
-        ].found
+    def found(*overrides: str, network=network) -> int:
+        config = small(root, f"data.cache_dir='{tmp_path}'", *overrides)
+        return features_of(network, config)[1].found
 
     views = "finetune.stages.head.feature_views="
     assert found(views + "1") == 0
@@ -168,6 +167,10 @@ def test_features_are_shared_where_nothing_they_depend_on_differs(network, root,
     assert found(views + "1") == 0, "other weights"
     network.set_weights(weights)
     assert found(views + "1") == 15
+    config = small(root)
+    enlarging = build_classifier(config.backbone, config.head, 3, enlarged_to=48)
+    enlarging.set_weights(weights)
+    assert found(views + "1", network=enlarging) == 0, "the same photos, enlarged"
     for file in (tmp_path / "features").iterdir():
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1

@@ -191,10 +191,11 @@ def _in_order(loader: Loader) -> Loader:
 
 def _hash_of_network(network: keras.Model, config: TrainConfig) -> str:
     """Of all that makes features of pixels: the weights themselves, wherever they came from."""
+    enlarged_to = [x.height for x in network.layers if isinstance(x, keras.layers.Resizing)]
     facts = (
         _VERSION, keras.__version__, keras.backend.backend(), config.runtime.precision,
         config.backbone.name, config.backbone.preprocessing,
-        type(network.get_layer(POOL)).__name__,
+        type(network.get_layer(POOL)).__name__, enlarged_to,
     )  # fmt: skip
     digest = hashlib.sha256(repr(facts).encode())
     for weight in network.get_weights():
