@@ -11,6 +11,7 @@ from carcls.evaluation.cost import count_flops
 from carcls.models.classifier import (
     backbone_of,
     build_classifier,
+    enlarged_side,
     load_classifier,
     save_classifier,
 )
@@ -57,6 +58,7 @@ def test_a_network_that_enlarges_sees_photos_of_every_size_at_one(lite0, photos,
         np.testing.assert_allclose(
             enlarging.predict_on_batch(cut), lite0.predict_on_batch(by_hand), atol=1e-6
         )
+    assert (enlarged_side(enlarging), enlarged_side(lite0)) == (128, None)
     assert count_flops(enlarging, 96) == count_flops(lite0, 128) > count_flops(lite0, 96)
     save_classifier(enlarging, INFO, tmp_path / "model.keras")
     np.testing.assert_array_equal(

@@ -76,7 +76,7 @@ def found(tmp_path_factory):
         composed(
             f"data.root='{root}'", "backbone=efficientnetlite0", "image_size=32", "batch_size=4",
             "runtime.eager=true", "runtime.workers=0", "find_lr=true", "head=max_dropout",
-            "schedule=cosine", "~finetune.stages.all",
+            "schedule=cosine", "~finetune.stages.all", "finetune.enlarge=1.5",
             # By its layers both are the same, which shows whether the weights were restored.
             "finetune.stages.top_half.trainable=0",
             "finetune.stages.top_three_quarters.trainable=0.001",
@@ -101,7 +101,7 @@ def test_find_lr_leaves_numbers_a_picture_and_no_model(found):
         "run.json", "lr_range.csv", "lr_range.png"
     }  # fmt: skip
     facts = json.loads((workdir / "run.json").read_text())
-    assert facts["status"] == "find_lr"
+    assert (facts["status"], facts["enlarged_to"]) == ("find_lr", 48)
     assert facts["suggestions"] == outcome.metrics["suggestions"]
     assert list(facts["suggestions"]) == ["head", "top_half", "top_three_quarters"]
     assert facts["suggestions"]["head"] == facts["suggestions"]["top_half"]
@@ -164,6 +164,25 @@ def test_with_gradient_accumulation_a_step_is_so_many_batches(tmp_path, monkeypa
 
     whole, halves = losses(batch_size=8), losses(batch_size=4, gradient_accumulation=2)
     np.testing.assert_allclose(whole, halves, rtol=1e-4)
+
+
+def test_rates_are_looked_for_in_the_network_that_enlarges(tmp_path, monkeypatch):
+    class BuiltError(Exception):
+        pass
+
+    def build(backbone, head, num_classes, enlarged_to):
+        raise BuiltError(enlarged_to)
+
+    monkeypatch.setattr(module, "build_classifier", build)
+    config = to_config(
+        composed(
+            f"data.root='{draw_competition(tmp_path / 'data')}'", "backbone=efficientnetlite0",
+            "image_size=96", "finetune=fast", "find_lr=true",
+        )
+    )  # fmt: skip
+    with pytest.raises(BuiltError) as error:
+        module.find_lr(config, tmp_path / "run", prepare_inputs(config))
+    assert error.value.args == (144,)
 
 
 def test_the_picture_has_a_panel_a_sweep_with_its_suggestion():

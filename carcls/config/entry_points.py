@@ -158,9 +158,10 @@ class TrainConfig:
         """
         if self.backbone.weights == "none":
             return None
-        stages = self.finetune.stages.values()
         largest = max(
-            max(self.train_size(stage), stage.image_size or self.image_size) for stage in stages
+            size
+            for stage in self.finetune.stages.values()
+            for size in (self.train_size(stage), stage.image_size or self.image_size)
         )
         pretrained = find_spec(self.backbone.name).default_size
         side = min(pretrained, round(self.finetune.enlarge * largest))

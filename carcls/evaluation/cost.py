@@ -106,6 +106,8 @@ def count_flops(model: keras.Model, size: int) -> int:
     """
     import keras
 
+    from carcls.models.classifier import enlarged_side
+
     inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     weighted = [layer for layer in model.layers if layer.weights and layer not in inner]
     shapes = []
@@ -115,8 +117,7 @@ def count_flops(model: keras.Model, size: int) -> int:
         shapes = [shapes] if isinstance(shapes[0], int) else shapes
     pairs = zip(weighted, shapes, strict=True)
     multiplications = sum(_multiplications(layer, shape) for layer, shape in pairs)
-    resizing = [layer for layer in model.layers if isinstance(layer, keras.layers.Resizing)]
-    inner_size = resizing[0].height if resizing else size
+    inner_size = enlarged_side(model) or size
     return 2 * multiplications + sum(count_flops(layer, inner_size) for layer in inner)
 
 

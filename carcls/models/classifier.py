@@ -47,6 +47,16 @@ def backbone_of(model: keras.Model) -> keras.Model:
     return next(layer for layer in model.layers if isinstance(layer, keras.Model))
 
 
+def enlarged_side(model: keras.Model) -> int | None:
+    """Side in pixels that a classifier brings its photos to; None: they stay as they are.
+
+    Args:
+        model: What `build_classifier` gave, or a part of it that begins with the photos.
+    """
+    sides = (layer.height for layer in model.layers if isinstance(layer, keras.layers.Resizing))
+    return next(sides, None)
+
+
 def save_classifier(model: keras.Model, info: ModelInfo, path: Path) -> None:
     """Writes a self-contained `.keras` file, or nothing."""
     with replacing(path) as temporary:

@@ -30,6 +30,7 @@ from carcls.data.archives import default_cache_dir
 from carcls.data.loader import Loader
 from carcls.data.records import file_facts
 from carcls.errors import UserError
+from carcls.models.classifier import enlarged_side
 from carcls.models.folding import fold_batch_norm
 from carcls.models.probabilities import predict_probs
 from carcls.run import replacing
@@ -191,11 +192,10 @@ def _in_order(loader: Loader) -> Loader:
 
 def _hash_of_network(network: keras.Model, config: TrainConfig) -> str:
     """Of all that makes features of pixels: the weights themselves, wherever they came from."""
-    enlarged_to = [x.height for x in network.layers if isinstance(x, keras.layers.Resizing)]
     facts = (
         _VERSION, keras.__version__, keras.backend.backend(), config.runtime.precision,
         config.backbone.name, config.backbone.preprocessing,
-        type(network.get_layer(POOL)).__name__, enlarged_to,
+        type(network.get_layer(POOL)).__name__, enlarged_side(network),
     )  # fmt: skip
     digest = hashlib.sha256(repr(facts).encode())
     for weight in network.get_weights():

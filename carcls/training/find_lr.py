@@ -81,6 +81,7 @@ def find_lr(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
         "device": device,
         "data_fingerprint": inputs.fingerprint,
         "config": to_plain(config),
+        "enlarged_to": config.enlarged_to,
         "skipped": [{"id": i, "reason": r} for i, r in inputs.records.skipped],
     }
     files.write_json(workdir / files.RUN, {**run_facts, "status": "running"})
