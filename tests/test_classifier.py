@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ from carcls.models.classifier import (
     enlarged_side,
     load_classifier,
     save_classifier,
+    seen_at,
 )
 from carcls.models.freezing import freeze, learning_rate_shares
 from carcls.run import ModelInfo, embed_model_info, read_model_info
@@ -46,6 +48,26 @@ def test_uint8_and_float_photos_of_any_size_give_the_same_probabilities(lite0, p
     assert probs.sum(1) == pytest.approx([1, 1, 1], abs=1e-5)
     np.testing.assert_allclose(lite0.predict_on_batch(photos.astype(np.float32)), probs, atol=1e-6)
     assert lite0.predict_on_batch(photos[:, :64, :75]).shape == (3, 2)
+
+
+def test_a_network_made_for_another_size_has_the_same_values_and_draws_nothing(lite0, photos):
+    lite0.get_layer("head_dropout").seed_generator.state.assign([3, 5])
+    state = random.getstate()
+    larger = seen_at(lite0, 128)
+    assert random.getstate() == state
+    assert seen_at(larger, 128) is larger
+    assert (enlarged_side(larger), enlarged_side(lite0)) == (128, None)
+    again = seen_at(larger, None)
+    for one, other in zip(lite0.variables, again.variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(again.predict_on_batch(photos), lite0.predict_on_batch(photos))
+    by_hand = keras.ops.image.resize(photos.astype(np.float32), (128, 128))
+    np.testing.assert_allclose(
+        larger.predict_on_batch(photos), lite0.predict_on_batch(by_hand), atol=1e-6
+    )
+    larger.set_weights([weight + 1 for weight in larger.get_weights()])
+    assert enlarged_side(again) is None
+    np.testing.assert_array_equal(lite0.get_weights()[0], again.get_weights()[0])
 
 
 def test_a_network_that_enlarges_sees_photos_of_every_size_at_one(lite0, photos, tmp_path):

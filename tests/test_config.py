@@ -181,24 +181,25 @@ def test_every_experiment_composes_with_the_command_that_it_names(experiment):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "side"),
+    ("overrides", "sides"),
     [
-        (["image_size=150"], 224),  # that of the pretrained network, 1.49 times as large
-        (["image_size=96"], 144),
-        (["image_size=96", "finetune.enlarge=4"], 224),
-        (["image_size=96", "finetune.enlarge=1"], None),
-        (["image_size=96", "backbone.weights=none"], None),  # it looks for no size
-        (["image_size=224"], None),
-        (["image_size=240"], None),
-        (["image_size=96", "finetune.stages.all.image_size=128"], 192),  # the largest counts
-        (["image_size=160", "finetune.stages.all.train_scale=1.5"], None),
-        (["image_size=150", "finetune=staged"], None),
-        (["image_size=240", "backbone=efficientnetb3"], 300),
+        (["image_size=150"], [224, 224, 288]),  # of the pretrained network, 1.49 times as large
+        (["image_size=96"], [144, 144, 185]),
+        (["image_size=96", "finetune.enlarge=4"], [224, 224, 288]),
+        (["image_size=96", "finetune.enlarge=1"], [None, None, 123]),
+        (["image_size=96", "finetune.stages.last_head.enlarge=1"], [144, 144, 144]),
+        (["image_size=96", "backbone.weights=none"], [None, None, 123]),  # it looks for no size
+        (["image_size=224"], [None, None, 288]),
+        (["image_size=240"], [None, None, 309]),
+        (["image_size=96", "finetune.stages.all.image_size=128"], [144, 192, 185]),
+        (["image_size=160", "finetune.stages.all.train_scale=1.5"], [224, None, 288]),
+        (["image_size=150", "finetune=frozen"], [None]),
+        (["image_size=240", "backbone=efficientnetb3"], [300, 300, 386]),
     ],
 )
-def test_photos_are_enlarged_to_what_the_backbone_was_pretrained_at(overrides, side):
+def test_photos_are_enlarged_to_what_the_backbone_was_pretrained_at(overrides, sides):
     composed = as_composed("backbone=efficientnetlite0", *overrides)
-    assert to_config(composed).enlarged_to == side
+    assert list(to_config(composed).enlarged_sides().values()) == sides
 
 
 def test_a_stages_learning_rate_follows_the_optimizers_unless_it_has_its_own():
@@ -222,13 +223,17 @@ def test_a_config_survives_the_way_into_json_and_back():
         ("data.resize=stretch", "Expected resize to be one of squash, crop, pad."),
         ("finetune.keep=first", "Expected keep to be one of best, last. Received: keep=first"),
         ("finetune.enlarge=0.5", "Expected enlarge from 1 (off) to 16. Received: enlarge=0.5"),
+        (
+            "finetune.stages.all.enlarge=5",
+            "Expected enlarge from 1 (off) to 4. Received: enlarge=5",
+        ),
         ("finetune.monitor=val_f1", "Expected monitor to be one of val_accuracy, val_loss."),
         ("finetune.stages.all.trainable=2", "Expected trainable to be a share in [0, 1]."),
         ("finetune.stages.all.epochs=0", "Expected epochs to be at least 1. Received: epochs=0"),
         (
             "+finetune.stages.all.epoks=1",
             "Expected one of epochs, learning_rate, trainable, image_size, train_scale, "
-            "batch_size, bottom_rate, label_smoothing, mixup, cutmix, mix_probability, "
+            "enlarge, batch_size, bottom_rate, label_smoothing, mixup, cutmix, mix_probability, "
             "ema_span, soup, callbacks, feature_views. "
             "Received: finetune.stages.all.epoks",
         ),

@@ -11,7 +11,7 @@ import pytest
 from carcls import runtime
 from carcls.config import to_config
 from carcls.errors import UserError
-from carcls.models.classifier import build_classifier
+from carcls.models.classifier import build_classifier, enlarged_side
 from carcls.plots import draw_lr_range
 from carcls.training import find_lr as module
 from carcls.training.find_lr import judged, smoothed, stages_by_share, until_diverged
@@ -101,7 +101,8 @@ def test_find_lr_leaves_numbers_a_picture_and_no_model(found):
         "run.json", "lr_range.csv", "lr_range.png"
     }  # fmt: skip
     facts = json.loads((workdir / "run.json").read_text())
-    assert (facts["status"], facts["enlarged_to"]) == ("find_lr", 48)
+    assert facts["status"] == "find_lr"
+    assert facts["enlarged_to"] == {"head": 48, "top_half": 48, "top_three_quarters": 48}
     assert facts["suggestions"] == outcome.metrics["suggestions"]
     assert list(facts["suggestions"]) == ["head", "top_half", "top_three_quarters"]
     assert facts["suggestions"]["head"] == facts["suggestions"]["top_half"]
@@ -166,23 +167,23 @@ def test_with_gradient_accumulation_a_step_is_so_many_batches(tmp_path, monkeypa
     np.testing.assert_allclose(whole, halves, rtol=1e-4)
 
 
-def test_rates_are_looked_for_in_the_network_that_enlarges(tmp_path, monkeypatch):
-    class BuiltError(Exception):
-        pass
+def test_rates_are_looked_for_in_a_network_that_enlarges_as_the_stage_does(tmp_path, monkeypatch):
+    sides = []
 
-    def build(backbone, head, num_classes, enlarged_to):
-        raise BuiltError(enlarged_to)
+    def swept(model, config, stage, inputs, name):
+        sides.append(enlarged_side(model))
+        return RATES, VALLEY
 
-    monkeypatch.setattr(module, "build_classifier", build)
+    monkeypatch.setattr(module, "_swept", swept)
     config = to_config(
         composed(
             f"data.root='{draw_competition(tmp_path / 'data')}'", "backbone=efficientnetlite0",
-            "image_size=96", "finetune=fast", "find_lr=true",
+            "image_size=32", "finetune.enlarge=1.5", "finetune.stages.top_half.enlarge=1.25",
+            "finetune.stages.all.enlarge=2", "find_lr=true", "schedule=cosine",
         )
     )  # fmt: skip
-    with pytest.raises(BuiltError) as error:
-        module.find_lr(config, tmp_path / "run", prepare_inputs(config))
-    assert error.value.args == (144,)
+    module.find_lr(config, tmp_path / "run", prepare_inputs(config))
+    assert sides == [48, 60, 48, 96]
 
 
 def test_the_picture_has_a_panel_a_sweep_with_its_suggestion():

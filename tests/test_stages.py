@@ -1,6 +1,7 @@
 """What a stage may have of its own, and runs without validation photos."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from PIL import Image
 from carcls.config import to_config
 from carcls.data.split import stratified_split
 from carcls.errors import UserError
-from carcls.models.classifier import build_classifier, load_classifier
+from carcls.models.classifier import build_classifier, enlarged_side, load_classifier
 from carcls.run import read_model_info
 from carcls.training.callbacks import Best
 from carcls.training.inputs import prepare_inputs
 from carcls.training.loop import train
 from carcls.training.refit import without_validation
 from carcls.training.report import plan
+from carcls.training.timing import forward_cost, photo_cost
 from tests.conftest import FEW_LAYERS, draw_competition
 from tests.test_config import composed
 
@@ -230,18 +232,52 @@ def test_the_plan_says_who_chose_the_validation_photos_and_how_photos_are_read(
 
 
 @pytest.mark.parametrize(
-    ("enlarge", "told"), [(1.5, ", enlarged to 48×48 in the network"), (1, "")]
+    ("enlarge", "more", "sides"),
+    [
+        (1.5, 1.0, {"head": 48, "all": 48}),
+        (1.5, 1.25, {"head": 48, "all": 60}),
+        (1.0, 1.25, {"head": None, "all": 40}),
+        (1.0, 1.0, {"head": None, "all": None}),
+    ],
 )
-def test_enlarging_is_said_and_recorded(root, tmp_path, enlarge, told, caplog):
+def test_enlarging_is_said_and_recorded(root, tmp_path, enlarge, more, sides, caplog):
     config = small(
         root, *TWO_STAGES, "backbone.weights=imagenet", f"finetune.enlarge={enlarge}",
-        "finetune.keep=last",
+        f"finetune.stages.all.enlarge={more}", "finetune.keep=last",
     )  # fmt: skip
     with caplog.at_level("INFO"):
         train(config, tmp_path / "run")
-    assert f"32×32 px{told}, 0.0 M parameters" in " ".join(caplog.text.split())
-    side = 48 if told else None
+    told = re.findall(r"32 px, enlarged to (\d+)", caplog.text)
+    assert told == [str(side) for side in sides.values() if side]
     recorded = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert recorded["enlarged_to"] == side
-    layers = load_classifier(tmp_path / "run" / "model.keras").layers
-    assert [layer.height for layer in layers if layer.name == "enlarged"] == [side] * bool(side)
+    assert recorded["enlarged_to"] == sides
+    assert recorded["status"] == "finished"
+    kept = load_classifier(tmp_path / "run" / "model.keras")
+    assert enlarged_side(kept) == sides["all"]
+
+
+def test_photos_that_a_stage_enlarges_cost_what_they_are_enlarged_to(root):
+    config = small(root, *TWO_STAGES, "finetune.stages.all.enlarge=2")
+    head, everything = config.finetune.stages.values()
+    assert photo_cost(config, everything) == 4 * 3 * photo_cost(config, head)
+    assert forward_cost(config, everything) == 4 * forward_cost(config, head)
+
+
+def test_a_head_fitted_anew_may_see_photos_larger_than_those_that_trained(root, tmp_path):
+    """Whatever it is kept at, the file predicts what the validation photos were measured with."""
+    for enlarge in (1.0, 1.5):
+        config = small(
+            root, "finetune=fast", "augmentation=none", "finetune.enlarge=1",
+            "finetune.stages.all.epochs=1", f"finetune.stages.last_head.enlarge={enlarge}",
+            "data.val_split=0.4", "finetune.keep=last",
+        )  # fmt: skip
+        train(config, tmp_path / str(enlarge))
+    found = [pd.read_csv(tmp_path / name / "history.csv") for name in ("1.0", "1.5")]
+    stages = ["head", "all", "last_head"]
+    assert found[0].stage.tolist() == found[1].stage.tolist() == stages
+    same = found[0].val_loss == found[1].val_loss
+    assert same.tolist() == [True, True, False], "only what sees them larger differs"
+    kept = load_classifier(tmp_path / "1.5" / "model.keras")
+    assert enlarged_side(kept) == 48
+    metrics = json.loads((tmp_path / "1.5" / "metrics.json").read_text())
+    assert metrics["val_nll"] == pytest.approx(found[1].val_loss.iloc[-1], abs=1e-5)

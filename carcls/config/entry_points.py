@@ -149,23 +149,23 @@ class TrainConfig:
         """Side in pixels of the photos that a stage trains on; it validates at its image_size."""
         return round((stage.image_size or self.image_size) * stage.train_scale)
 
-    @property
-    def enlarged_to(self) -> int | None:
-        """Side in pixels that the network enlarges its photos to; None: it takes them as they are.
+    def enlarged_to(self, stage: StageConfig) -> int | None:
+        """Side in pixels that the network enlarges a stage's photos to; None: it does not.
 
-        Never beyond the size that the backbone was pretrained at: what it knows it looks for at
-        that size.
+        `finetune.enlarge` goes no further than the size that the backbone was pretrained at: what
+        it knows it looks for at that size. `enlarge` of the stage does.
         """
-        if self.backbone.weights == "none":
-            return None
-        largest = max(
-            size
-            for stage in self.finetune.stages.values()
-            for size in (self.train_size(stage), stage.image_size or self.image_size)
-        )
-        pretrained = find_spec(self.backbone.name).default_size
-        side = min(pretrained, round(self.finetune.enlarge * largest))
-        return side if side > largest else None
+        size = max(self.train_size(stage), stage.image_size or self.image_size)
+        side = size
+        if self.backbone.weights != "none":
+            pretrained = find_spec(self.backbone.name).default_size
+            side = max(size, min(pretrained, round(self.finetune.enlarge * size)))
+        side = round(stage.enlarge * side)
+        return side if side > size else None
+
+    def enlarged_sides(self) -> dict[str, int | None]:
+        """`enlarged_to` of every stage, by its name."""
+        return {name: self.enlarged_to(stage) for name, stage in self.finetune.stages.items()}
 
     def mixing(self, stage: StageConfig) -> dict[str, float] | None:
         """By the names of MIXING, how a stage mixes its photos.

@@ -61,6 +61,7 @@ class StageConfig:
     trainable: float = 1.0  # share of the backbone's layers, counted from the top
     image_size: int | None = None  # null: that of the run
     train_scale: float = 1.0  # side of the photos that train, as a share of image_size
+    enlarge: float = 1.0  # times that the network enlarges photos beyond what the plan does
     batch_size: int | None = None  # null: that of the run
     bottom_rate: float = 1.0  # the backbone's first layer learns at this share of learning_rate
     label_smoothing: float = 0.0  # share of each label that is spread over all classes
@@ -96,6 +97,7 @@ class StageConfig:
             "train_scale to be a share from 0.25 to 4",
             train_scale=self.train_scale,
         )
+        expect(1.0 <= self.enlarge <= 4.0, "enlarge from 1 (off) to 4", enlarge=self.enlarge)
         _expect_mixing(self)
         for name in ("label_smoothing", "ema_span"):
             value = getattr(self, name)

@@ -1,10 +1,12 @@
 """The whole network: photos in, class probabilities out."""
 
+import random
 import tempfile
 import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from carcls.config import BackboneConfig, HeadConfig
 from carcls.errors import UserError
@@ -30,9 +32,7 @@ def build_classifier(
             sees them; None: it sees them as they are.
     """
     photos = keras.Input((None, None, 3), name="photos")
-    x = photos
-    if enlarged_to is not None:
-        x = keras.layers.Resizing(enlarged_to, enlarged_to, dtype="float32", name="enlarged")(x)
+    x = photos if enlarged_to is None else _enlarged(photos, enlarged_to)
     for layer in preprocessing_layers(backbone.name, backbone.preprocessing):
         x = layer(x)
     network = build_backbone(backbone.name, weights=backbone.weights)
@@ -55,6 +55,36 @@ def enlarged_side(model: keras.Model) -> int | None:
     """
     sides = (layer.height for layer in model.layers if isinstance(layer, keras.layers.Resizing))
     return next(sides, None)
+
+
+def seen_at(model: keras.Model, side: int | None) -> keras.Model:
+    """The classifier for photos brought to another side: new layers, with the same values.
+
+    Args:
+        model: What `build_classifier` gave.
+        side: In pixels; None: photos stay as they are.
+
+    Returns:
+        `model` itself if that is what it does.
+    """
+    if enlarged_side(model) == side:
+        return model
+    states = random.getstate(), np.random.get_state()  # new layers draw seeds from these
+    photos = keras.Input((None, None, 3), name="photos")
+    x = photos if side is None else _enlarged(photos, side)
+    for layer in model.layers[1:]:  # a classifier is a chain
+        if not isinstance(layer, keras.layers.Resizing):
+            x = type(layer).from_config(layer.get_config())(x)
+    other = keras.Model(photos, x, name=model.name)
+    for variable, value in zip(other.variables, model.variables, strict=True):
+        variable.assign(value)
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    return other
+
+
+def _enlarged(photos: keras.KerasTensor, side: int) -> keras.KerasTensor:
+    return keras.layers.Resizing(side, side, dtype="float32", name="enlarged")(photos)
 
 
 def save_classifier(model: keras.Model, info: ModelInfo, path: Path) -> None:

@@ -32,7 +32,7 @@ from carcls.config import (
 )
 from carcls.console import UNFOLDED, facts, progress_bar, table
 from carcls.errors import UserError
-from carcls.models.classifier import build_classifier
+from carcls.models.classifier import build_classifier, seen_at
 from carcls.plots import Sweep, draw_lr_range
 from carcls.training.inputs import Inputs
 from carcls.training.outcome import Outcome
@@ -71,9 +71,9 @@ def find_lr(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
     device = runtime.set_up(config.runtime, config.seed)
     if config.runtime.devices != 1:
         log.info("find_lr=true takes one device, whole batches of the plan on it.")
-    model = build_classifier(
-        config.backbone, config.head, len(inputs.records.class_names), config.enlarged_to
-    )
+    first = config.finetune.stages[next(iter(names_of.values()))[0]]
+    num_classes = len(inputs.records.class_names)
+    model = build_classifier(config.backbone, config.head, num_classes, config.enlarged_to(first))
     if earlier := files.set_aside(workdir):
         log.info(f"{files.shown(workdir)} held a run already: it is in {files.shown(earlier)} now.")
     run_facts = {
@@ -81,7 +81,7 @@ def find_lr(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
         "device": device,
         "data_fingerprint": inputs.fingerprint,
         "config": to_plain(config),
-        "enlarged_to": config.enlarged_to,
+        "enlarged_to": config.enlarged_sides(),
         "skipped": [{"id": i, "reason": r} for i, r in inputs.records.skipped],
     }
     files.write_json(workdir / files.RUN, {**run_facts, "status": "running"})
@@ -96,6 +96,7 @@ def find_lr(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
     try:
         for share, names in names_of.items():
             stage = config.finetune.stages[names[0]]
+            model = seen_at(model, config.enlarged_to(stage))
             for variable, value in zip(model.variables, initial, strict=True):
                 variable.assign(value)
             rates, losses = _swept(model, config, stage, inputs, ", ".join(names))

@@ -16,7 +16,12 @@ from carcls.config import TrainConfig, to_plain, with_absolute_paths
 from carcls.data import balance
 from carcls.data.records import examples
 from carcls.errors import UserError
-from carcls.models.classifier import build_classifier, load_classifier, restore_weights
+from carcls.models.classifier import (
+    build_classifier,
+    load_classifier,
+    restore_weights,
+    seen_at,
+)
 from carcls.models.folding import fold_batch_norm
 from carcls.models.probabilities import fit_temperature, predict_probs, probabilities_table
 from carcls.plots import draw_curves
@@ -93,7 +98,7 @@ def _train(config: TrainConfig, workdir: Path, inputs: Inputs | None) -> Outcome
         "fold": inputs.fold,
         "data_fingerprint": session.inputs.fingerprint,
         "config": to_plain(config),
-        "enlarged_to": config.enlarged_to,
+        "enlarged_to": config.enlarged_sides(),
         "changed": session.changes,
         "skipped": [{"id": i, "reason": r} for i, r in session.inputs.records.skipped],
         "sessions": checkpoints.sessions,
@@ -184,9 +189,9 @@ def _facts_of_photos(inputs: Inputs) -> dict[str, Any]:
 
 
 def _open_session(config: TrainConfig, workdir: Path, inputs: Inputs) -> Session:
-    model = build_classifier(
-        config.backbone, config.head, len(inputs.records.class_names), config.enlarged_to
-    )
+    first = next(iter(config.finetune.stages.values()))
+    num_classes = len(inputs.records.class_names)
+    model = build_classifier(config.backbone, config.head, num_classes, config.enlarged_to(first))
     info = files.ModelInfo(
         class_names=inputs.records.class_names,
         class_counts=inputs.class_counts(),
@@ -213,6 +218,8 @@ def _run_stages(session: Session, stop: StopOnSignal) -> str:
     for number, name in enumerate(plan.stages, start=1):
         if checkpoints.is_done(number):
             continue
+        with session.devices.scope():
+            session.model = seen_at(session.model, session.config.enlarged_to(plan.stages[name]))
         if checkpoints.within(number) is None:
             _start(session, name)
         title = f"{number}/{len(plan.stages)} {name}"

@@ -41,7 +41,6 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
     counts = inputs.class_counts()
     classes = [f"{name} ({n})" for name, n in zip(inputs.records.class_names, counts, strict=True)]
     skipped = len(inputs.records.skipped)
-    side = config.enlarged_to
     pairs = [
         ("device", f"{device}, {config.runtime.precision}"),
         (
@@ -55,7 +54,6 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
             "model",
             f"{config.backbone.name} (weights: {config.backbone.weights}) + "
             f"{config.head.name}, {config.image_size}×{config.image_size} px"
-            + (f", enlarged to {side}×{side} in the network" if side else "")
             + f", {model.count_params() / 1e6:.1f} M parameters",
         ),
         (
@@ -98,7 +96,9 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
 
 def _sizes(config: TrainConfig, stage: StageConfig) -> str:
     size, train_size = stage.image_size or config.image_size, config.train_size(stage)
-    return f"{size} px" if train_size == size else f"{train_size} px, validated at {size}"
+    sizes = f"{size} px" if train_size == size else f"{train_size} px, validated at {size}"
+    side = config.enlarged_to(stage)  # by the network
+    return sizes if side is None else f"{sizes}, enlarged to {side}"
 
 
 def _how_read(cache: CacheReport) -> str:

@@ -11,7 +11,7 @@ def photo_cost(config: TrainConfig, stage: StageConfig) -> float:
     Every layer goes forward; backward, which counts about twice, go those that train. Layers are
     taken to cost the same, which makes it a rule of thumb, right within a third or so.
     """
-    return float(config.train_size(stage) ** 2) * _layers(stage)
+    return float((config.enlarged_to(stage) or config.train_size(stage)) ** 2) * _layers(stage)
 
 
 def _passes(stage: StageConfig) -> int:
@@ -29,7 +29,7 @@ def _layers(stage: StageConfig) -> float:
 
 def forward_cost(config: TrainConfig, stage: StageConfig) -> float:
     """What a photo costs that only goes forward, to validate with."""
-    return float((stage.image_size or config.image_size) ** 2)
+    return float((config.enlarged_to(stage) or stage.image_size or config.image_size) ** 2)
 
 
 def epochs_alike(config: TrainConfig, name: str) -> float:
