@@ -1,4 +1,3 @@
-import random
 from pathlib import Path
 
 import keras
@@ -16,8 +15,10 @@ from carcls.models.classifier import (
     load_classifier,
     save_classifier,
     seen_at,
+    up_to,
 )
-from carcls.models.freezing import freeze, learning_rate_shares
+from carcls.models.folding import fold_batch_norm
+from carcls.models.freezing import freeze, keep_every_block, learning_rate_shares
 from carcls.run import ModelInfo, embed_model_info, read_model_info
 from carcls.training.stages import compile_stage
 from tests.test_config import composed
@@ -50,24 +51,35 @@ def test_uint8_and_float_photos_of_any_size_give_the_same_probabilities(lite0, p
     assert lite0.predict_on_batch(photos[:, :64, :75]).shape == (3, 2)
 
 
-def test_a_network_made_for_another_size_has_the_same_values_and_draws_nothing(lite0, photos):
-    lite0.get_layer("head_dropout").seed_generator.state.assign([3, 5])
-    state = random.getstate()
+def test_a_network_made_for_another_size_is_of_the_same_layers(photos, tmp_path):
+    lite0 = built()
+    keep_every_block(backbone_of(lite0))
+    folded = fold_batch_norm(lite0, only_frozen=False)
+    before = lite0.predict_on_batch(photos)
     larger = seen_at(lite0, 128)
-    assert random.getstate() == state
     assert seen_at(larger, 128) is larger
-    assert (enlarged_side(larger), enlarged_side(lite0)) == (128, None)
-    again = seen_at(larger, None)
-    for one, other in zip(lite0.variables, again.variables, strict=True):
-        np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(again.predict_on_batch(photos), lite0.predict_on_batch(photos))
+    assert [enlarged_side(network) for network in (larger, lite0)] == [128, None]
     by_hand = keras.ops.image.resize(photos.astype(np.float32), (128, 128))
     np.testing.assert_allclose(
         larger.predict_on_batch(photos), lite0.predict_on_batch(by_hand), atol=1e-6
     )
-    larger.set_weights([weight + 1 for weight in larger.get_weights()])
+    again = seen_at(larger, None)
     assert enlarged_side(again) is None
-    np.testing.assert_array_equal(lite0.get_weights()[0], again.get_weights()[0])
+    for network in (larger, again):
+        for one, other in zip(lite0.variables, network.variables, strict=True):
+            assert one is other
+        assert fold_batch_norm(network, only_frozen=False) == folded > 40
+        pooled = up_to(network, "head_pool")
+        assert enlarged_side(pooled) == enlarged_side(network)
+        assert pooled.predict_on_batch(photos).shape == (3, 1280)
+    np.testing.assert_array_equal(again.predict_on_batch(photos), before)
+    for network in (larger, again):
+        save_classifier(network, INFO, tmp_path / "model.keras")
+        kept = load_classifier(tmp_path / "model.keras")
+        assert enlarged_side(kept) == enlarged_side(network)
+        np.testing.assert_allclose(
+            kept.predict_on_batch(photos), network.predict_on_batch(photos), atol=1e-5
+        )
 
 
 def test_a_network_that_enlarges_sees_photos_of_every_size_at_one(lite0, photos, tmp_path):

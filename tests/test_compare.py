@@ -26,17 +26,19 @@ from tests.test_evaluate import QUICK
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with data/ and two runs, of 1 epoch and of 3, split by different seeds."""
+    """A folder with data/ and two runs, split by different seeds: of 1 epoch, and of 3, that
+    see photos larger.
+    """
     folder = tmp_path_factory.mktemp("runs")
     root = draw_competition(folder / "data", per_class=8)
     with pytest.MonkeyPatch.context() as patch:
         use_tiny_backbone(patch.setattr)
         patch.setattr(cost, "_SECONDS", 0.0)
-        for name, epochs, seed in (("short", 1, 1), ("long", 3, 2)):
+        for name, epochs, seed, enlarge in (("short", 1, 1, 1), ("long", 3, 2, 1.5)):
             config = to_config(
                 composed(
                     f"data.root='{root}'", *QUICK, f"finetune.stages.head.epochs={epochs}",
-                    f"seed={seed}",
+                    f"seed={seed}", f"finetune.stages.head.enlarge={enlarge}",
                 )
             )  # fmt: skip
             run_job(config, folder / name, prepare_inputs(config))
@@ -108,6 +110,17 @@ def test_page_markdown_and_pictures_are_written(compared):
     markdown = (compared / "compare.md").read_text()
     assert markdown.startswith("# 2 networks on 12 photos\n")
     assert len(re.findall(r"^\| (?:short|long) \|", markdown, re.MULTILINE)) == 2
+
+
+def test_what_a_network_enlarges_photos_to_is_told_beside_their_size(compared):
+    rows = pd.read_csv(compared / "compare.csv")
+    assert rows.enlarged_to.isna().tolist() == [True, False]
+    assert rows.enlarged_to[1] == 1.5 * rows.image_size[1]
+    assert rows.gflops[1] > 2 * rows.gflops[0]
+    row = next(
+        line for line in (compared / "compare.md").read_text().splitlines() if "long" in line
+    )
+    assert f"| {rows.image_size[1]} → {rows.enlarged_to[1]:.0f} |" in row
     (pair,) = pd.read_csv(compared / "pairs.csv").itertuples()
     assert (pair.model, pair.other) == ("short", "long")
     facts = json.loads((compared / "run.json").read_text())

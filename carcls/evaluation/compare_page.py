@@ -79,6 +79,8 @@ def _cell(name: str, value: Any, row: pd.Series) -> str:
         return f"{value:.1%} ({row.top1_low:.1%} to {row.top1_high:.1%})"
     if name in ("top1", "top5"):
         return f"{value:.1%}"
+    if name == "image_size" and pd.notna(row.get("enlarged_to")):
+        return f"{int(value)} → {int(row.enlarged_to)}"  # by the network
     if name in ("parameters", "image_size", "best_batch"):
         return f"{int(value):,}"
     if name == "loss":

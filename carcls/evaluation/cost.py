@@ -36,6 +36,7 @@ class Cost:
         ms_per_photo: One photo at a time, from pixels in memory to probabilities.
         images_per_second: At the best batch size.
         batch_size: The best.
+        enlarged_to: Side in pixels that the network itself brings photos to; None: it does not.
     """
 
     parameters: int
@@ -44,6 +45,7 @@ class Cost:
     ms_per_photo: float
     images_per_second: float
     batch_size: int
+    enlarged_to: int | None
 
 
 def measure_cost(member: Predictor, progress: Callable[[int], None]) -> Cost:
@@ -53,6 +55,8 @@ def measure_cost(member: Predictor, progress: Callable[[int], None]) -> Cost:
         member: The network.
         progress: Called with each batch size that has been timed.
     """
+    from carcls.models.classifier import enlarged_side
+
     model, size = member.model(), member.image_size
     parameters = model.count_params()
     seconds, best, rate, worse = 0.0, 1, 0.0, 0
@@ -78,6 +82,7 @@ def measure_cost(member: Predictor, progress: Callable[[int], None]) -> Cost:
         ms_per_photo=1000 * seconds,
         images_per_second=rate,
         batch_size=best,
+        enlarged_to=enlarged_side(model),
     )
 
 

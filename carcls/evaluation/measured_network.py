@@ -162,6 +162,7 @@ def _cost(predictor: Predictor | Ensemble) -> dict[str, Any]:
         "ms_per_photo": total["ms_per_photo"],
         "images_per_second": 1 / sum(1 / cost.images_per_second for cost in costs),
         "best_batch": costs[0].batch_size,
+        "enlarged_to": costs[0].enlarged_to,
     }
 
 

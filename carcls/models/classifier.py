@@ -1,12 +1,10 @@
 """The whole network: photos in, class probabilities out."""
 
-import random
 import tempfile
 import zipfile
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from carcls.config import BackboneConfig, HeadConfig
 from carcls.errors import UserError
@@ -58,7 +56,7 @@ def enlarged_side(model: keras.Model) -> int | None:
 
 
 def seen_at(model: keras.Model, side: int | None) -> keras.Model:
-    """The classifier for photos brought to another side: new layers, with the same values.
+    """The classifier for photos brought to another side, of the same layers.
 
     Args:
         model: What `build_classifier` gave.
@@ -69,18 +67,25 @@ def seen_at(model: keras.Model, side: int | None) -> keras.Model:
     """
     if enlarged_side(model) == side:
         return model
-    states = random.getstate(), np.random.get_state()  # new layers draw seeds from these
     photos = keras.Input((None, None, 3), name="photos")
     x = photos if side is None else _enlarged(photos, side)
     for layer in model.layers[1:]:  # a classifier is a chain
         if not isinstance(layer, keras.layers.Resizing):
-            x = type(layer).from_config(layer.get_config())(x)
-    other = keras.Model(photos, x, name=model.name)
-    for variable, value in zip(other.variables, model.variables, strict=True):
-        variable.assign(value)
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    return other
+            x = layer(x)
+    return keras.Model(photos, x, name=model.name)
+
+
+def up_to(model: keras.Model, name: str) -> keras.Model:
+    """The classifier's layers from the photos to the one of a name, themselves.
+
+    Not by the layer's output, which is that of the first classifier that it was part of.
+    """
+    x = model.input
+    for layer in model.layers[1:]:
+        x = layer(x)
+        if layer.name == name:
+            break
+    return keras.Model(model.input, x)
 
 
 def _enlarged(photos: keras.KerasTensor, side: int) -> keras.KerasTensor:

@@ -30,7 +30,7 @@ from carcls.data.archives import default_cache_dir
 from carcls.data.loader import Loader
 from carcls.data.records import file_facts
 from carcls.errors import UserError
-from carcls.models.classifier import enlarged_side
+from carcls.models.classifier import enlarged_side, up_to
 from carcls.models.folding import fold_batch_norm
 from carcls.models.probabilities import predict_probs
 from carcls.run import replacing
@@ -122,7 +122,7 @@ def get_features(
     """
     config, started = inputs.config, time.perf_counter()
     fold_batch_norm(model, only_frozen=False)
-    network = keras.Model(model.input, model.get_layer(POOL).output)
+    network = up_to(model, POOL)
     network.jit_compile, network.run_eagerly = uses_xla(config.runtime), config.runtime.eager
     of_network = _hash_of_network(network, config) if is_shared else None
     plain = _in_order(inputs.train_as_validated(stage))
