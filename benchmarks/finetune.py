@@ -38,7 +38,6 @@ FAST = ["finetune=fast"]
 ALL = "finetune.stages.all"
 MIX = [f"{ALL}.mixup=0.2", f"{ALL}.cutmix=1", f"{ALL}.mix_probability=0.5"]
 SMALLER = ["finetune.stages.head.train_scale=0.85", f"{ALL}.train_scale=0.85"]
-AT_TRAINING_SIZE = "finetune.stages.last_head.enlarge=1"
 RECIPES: dict[str, list[str]] = {
     "probe": ["finetune=probe"],
     "notebook": ["finetune=staged"],
@@ -53,13 +52,13 @@ RECIPES: dict[str, list[str]] = {
     "without_ema": [*FAST, f"{ALL}.ema_span=0"],
     "without_centralizing": [*FAST, "optimizer.centralize=false"],
     "without_high_rate": [*FAST, "schedule=cosine"],
-    "without_enlarging": [*FAST, "finetune.enlarge=1", AT_TRAINING_SIZE],
-    "with_last_head_at_training_size": [*FAST, AT_TRAINING_SIZE],
+    "without_enlarging": [*FAST, "finetune.enlarge=1"],
     "without_last_head": [*FAST, "~finetune.stages.last_head"],
     "without_frozen_batch_norm": [*FAST, "finetune.batch_norm=train"],
     "with_photo_policy": [*FAST, "augmentation=photo"],
     # and with one part more, which it does without
     "with_strong_policy": [*FAST, "augmentation=strong"],
+    "with_larger_photos_in_the_last_head": [*FAST, "finetune.stages.last_head.enlarge=1.2857"],
     "with_mixing": [*FAST, *MIX],
     "with_smaller_photos": [*FAST, *SMALLER],
     "with_clipping": [*FAST, "optimizer.clip_norm=0.5"],

@@ -180,21 +180,27 @@ def test_every_experiment_composes_with_the_command_that_it_names(experiment):
     assert getattr(config, asked)
 
 
+LARGER = "finetune.stages.last_head.enlarge=1.2857"
+
+
 @pytest.mark.parametrize(
     ("overrides", "sides"),
     [
-        (["image_size=150"], [224, 224, 288]),  # of the pretrained network, 1.49 times as large
-        (["image_size=96"], [144, 144, 185]),
-        (["image_size=96", "finetune.enlarge=4"], [224, 224, 288]),
-        (["image_size=96", "finetune.enlarge=1"], [None, None, 123]),
-        (["image_size=96", "finetune.stages.last_head.enlarge=1"], [144, 144, 144]),
-        (["image_size=96", "backbone.weights=none"], [None, None, 123]),  # it looks for no size
-        (["image_size=224"], [None, None, 288]),
-        (["image_size=240"], [None, None, 309]),
-        (["image_size=96", "finetune.stages.all.image_size=128"], [144, 192, 185]),
-        (["image_size=160", "finetune.stages.all.train_scale=1.5"], [224, None, 288]),
+        (["image_size=150"], [224, 224, 224]),  # of the pretrained network, 1.49 times as large
+        (["image_size=96"], [144, 144, 144]),
+        (["image_size=96", "finetune.enlarge=4"], [224, 224, 224]),
+        (["image_size=96", "finetune.enlarge=1"], [None, None, None]),
+        (["image_size=96", "backbone.weights=none"], [None, None, None]),  # it looks for no size
+        (["image_size=224"], [None, None, None]),
+        (["image_size=240"], [None, None, None]),
+        (["image_size=96", "finetune.stages.all.image_size=128"], [144, 192, 144]),
+        (["image_size=160", "finetune.stages.all.train_scale=1.5"], [224, None, 224]),
+        (["image_size=150", LARGER], [224, 224, 288]),  # beyond that of the pretrained network
+        (["image_size=96", "finetune.enlarge=1", LARGER], [None, None, 123]),
+        (["image_size=96", "backbone.weights=none", LARGER], [None, None, 123]),
+        (["image_size=240", LARGER], [None, None, 309]),
         (["image_size=150", "finetune=frozen"], [None]),
-        (["image_size=240", "backbone=efficientnetb3"], [300, 300, 386]),
+        (["image_size=240", "backbone=efficientnetb3"], [300, 300, 300]),
     ],
 )
 def test_photos_are_enlarged_to_what_the_backbone_was_pretrained_at(overrides, sides):

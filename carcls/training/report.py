@@ -80,7 +80,7 @@ def plan(config: TrainConfig, inputs: Inputs, model: keras.Model, device: str) -
         batch_size = stage.batch_size or config.batch_size
         rows.append([
             name,
-            f"{stage.feature_views} views" if stage.feature_views
+            f"{n} view{'s' if n > 1 else ''}" if (n := stage.feature_views)
             else (f"{stage.soup} × " if stage.soup > 1 else "")
             + f"{stage.epochs} × {-(-n_train // batch_size)}",
             f"{layers} of {len(network.layers)}", f"{trainable / 1e6:.2f} M",
