@@ -29,6 +29,7 @@ COMMAND = [
     "finetune.stages.all.soup=2", "schedule.patience=1", "runtime.deterministic=true",
     "+finetune.stages.last_head.feature_views=1", "+finetune.stages.last_head.epochs=1",
     "+finetune.stages.last_head.trainable=0", "+finetune.stages.last_head.learning_rate=1e-3",
+    "finetune.stages.top_three_quarters.enlarge=1.5", "+finetune.stages.last_head.enlarge=1.25",
     "finetune.keep=last",  # the head that was fitted anew, whatever it is worth
     "runtime.device=cpu", "runtime.checkpoint_minutes=0.03",
 ]  # fmt: skip
