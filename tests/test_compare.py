@@ -110,6 +110,11 @@ def test_page_markdown_and_pictures_are_written(compared):
     markdown = (compared / "compare.md").read_text()
     assert markdown.startswith("# 2 networks on 12 photos\n")
     assert len(re.findall(r"^\| (?:short|long) \|", markdown, re.MULTILINE)) == 2
+    (pair,) = pd.read_csv(compared / "pairs.csv").itertuples()
+    assert (pair.model, pair.other) == ("short", "long")
+    facts = json.loads((compared / "run.json").read_text())
+    assert facts["failed"] == {}
+    assert facts["left_out_as_trained_on"] == 0
 
 
 def test_what_a_network_enlarges_photos_to_is_told_beside_their_size(compared):
@@ -121,11 +126,6 @@ def test_what_a_network_enlarges_photos_to_is_told_beside_their_size(compared):
         line for line in (compared / "compare.md").read_text().splitlines() if "long" in line
     )
     assert f"| {rows.image_size[1]} → {rows.enlarged_to[1]:.0f} |" in row
-    (pair,) = pd.read_csv(compared / "pairs.csv").itertuples()
-    assert (pair.model, pair.other) == ("short", "long")
-    facts = json.loads((compared / "run.json").read_text())
-    assert facts["failed"] == {}
-    assert facts["left_out_as_trained_on"] == 0
 
 
 def test_photos_that_trained_one_of_them_are_left_out_for_all(runs, tmp_path):
