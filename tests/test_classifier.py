@@ -83,20 +83,18 @@ def test_a_network_made_for_another_size_is_of_the_same_layers(photos, tmp_path)
 
 
 def test_a_network_that_enlarges_sees_photos_of_every_size_at_one(lite0, photos, tmp_path):
-    enlarging = build_classifier(
-        BackboneConfig(name="efficientnetlite0", weights="none"), HEAD, 2, enlarged_to=128
-    )
-    enlarging.set_weights(lite0.get_weights())
+    enlarging = seen_at(lite0, 128)
     for cut in (photos, photos[:, :64, :75]):
         by_hand = keras.ops.image.resize(cut.astype(np.float32), (128, 128))
         np.testing.assert_allclose(
             enlarging.predict_on_batch(cut), lite0.predict_on_batch(by_hand), atol=1e-6
         )
     assert (enlarged_side(enlarging), enlarged_side(lite0)) == (128, None)
-    assert count_flops(enlarging, 96) == count_flops(lite0, 128) > count_flops(lite0, 96)
     save_classifier(enlarging, INFO, tmp_path / "model.keras")
+    kept = load_classifier(tmp_path / "model.keras")
+    assert count_flops(kept, 96) == count_flops(lite0, 128) > count_flops(lite0, 96)
     np.testing.assert_array_equal(
-        load_classifier(tmp_path / "model.keras").predict_on_batch(photos),
+        kept.predict_on_batch(photos),
         enlarging.predict_on_batch(photos),
     )
 

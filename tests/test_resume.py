@@ -29,7 +29,7 @@ PLAN = (  # stages of 5, 1, and twice 1 epochs of 4 batches at most, the last tw
     "finetune=staged", "~finetune.stages.top_half", "finetune.stages.head.epochs=5",
     "finetune.stages.top_three_quarters.epochs=1", "finetune.stages.all.epochs=1",
     "finetune.stages.all.soup=2",
-    "finetune.stages.top_three_quarters.enlarge=1.5",  # for which the network is built anew
+    "finetune.stages.top_three_quarters.enlarge=1.5",  # see carcls.models.classifier.seen_at
     "finetune.early_stopping_patience=2", "schedule.patience=1", "schedule.min_learning_rate=0",
     "finetune.stages.head.trainable=1", "optimizer.learning_rate=0.1",
     "optimizer.centralize=false",  # a loss that rises now and then, for plateau to see
@@ -40,7 +40,7 @@ class Cut(BaseException):
     """Ends a run at once, as a kill would."""
 
 
-def tiny(backbone, head, num_classes, enlarged_to):
+def tiny(backbone, head, num_classes):
     """A network of everything that has a state: BatchNorm, dropout, layers to freeze."""
     photos = keras.Input((None, None, 3))
     x = keras.Input((None, None, 3))

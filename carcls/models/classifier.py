@@ -13,9 +13,7 @@ from carcls.models.heads import HEADS
 from carcls.run import ModelInfo, embed_model_info, replacing
 
 
-def build_classifier(
-    backbone: BackboneConfig, head: HeadConfig, num_classes: int, enlarged_to: int | None = None
-) -> keras.Model:
+def build_classifier(backbone: BackboneConfig, head: HeadConfig, num_classes: int) -> keras.Model:
     """Builds preprocessing, backbone and head as one model.
 
     It takes `(batch, height, width, 3)` RGB in 0–255, uint8 or float, of any size that the
@@ -26,11 +24,8 @@ def build_classifier(
         backbone: Which, and its weights.
         head: What goes on top of it.
         num_classes: Outputs.
-        enlarged_to: Side in pixels that photos of every size are brought to before the backbone
-            sees them; None: it sees them as they are.
     """
-    photos = keras.Input((None, None, 3), name="photos")
-    x = photos if enlarged_to is None else _enlarged(photos, enlarged_to)
+    x = photos = keras.Input((None, None, 3), name="photos")
     for layer in preprocessing_layers(backbone.name, backbone.preprocessing):
         x = layer(x)
     network = build_backbone(backbone.name, weights=backbone.weights)
@@ -49,26 +44,27 @@ def enlarged_side(model: keras.Model) -> int | None:
     """Side in pixels that a classifier brings its photos to; None: they stay as they are.
 
     Args:
-        model: What `build_classifier` gave, or a part of it that begins with the photos.
+        model: What `seen_at` gave, or a part of it that begins with the photos.
     """
     sides = (layer.height for layer in model.layers if isinstance(layer, keras.layers.Resizing))
     return next(sides, None)
 
 
 def seen_at(model: keras.Model, side: int | None) -> keras.Model:
-    """The classifier for photos brought to another side, of the same layers.
+    """The classifier of the same layers that brings its photos to a side before it sees them.
 
     Args:
-        model: What `build_classifier` gave.
-        side: In pixels; None: photos stay as they are.
+        model: What `build_classifier` gave, or this.
+        side: In pixels, for photos of every size; None: they stay as they are.
 
     Returns:
         `model` itself if that is what it does.
     """
     if enlarged_side(model) == side:
         return model
-    photos = keras.Input((None, None, 3), name="photos")
-    x = photos if side is None else _enlarged(photos, side)
+    x = photos = keras.Input((None, None, 3), name="photos")
+    if side is not None:
+        x = keras.layers.Resizing(side, side, dtype="float32", name="enlarged")(x)
     for layer in model.layers[1:]:  # a classifier is a chain
         if not isinstance(layer, keras.layers.Resizing):
             x = layer(x)
@@ -86,10 +82,6 @@ def up_to(model: keras.Model, name: str) -> keras.Model:
         if layer.name == name:
             break
     return keras.Model(model.input, x)
-
-
-def _enlarged(photos: keras.KerasTensor, side: int) -> keras.KerasTensor:
-    return keras.layers.Resizing(side, side, dtype="float32", name="enlarged")(photos)
 
 
 def save_classifier(model: keras.Model, info: ModelInfo, path: Path) -> None:

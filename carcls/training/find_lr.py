@@ -71,9 +71,7 @@ def find_lr(config: TrainConfig, workdir: Path, inputs: Inputs) -> Outcome:
     device = runtime.set_up(config.runtime, config.seed)
     if config.runtime.devices != 1:
         log.info("find_lr=true takes one device, whole batches of the plan on it.")
-    first = config.finetune.stages[next(iter(names_of.values()))[0]]
-    num_classes = len(inputs.records.class_names)
-    model = build_classifier(config.backbone, config.head, num_classes, config.enlarged_to(first))
+    model = build_classifier(config.backbone, config.head, len(inputs.records.class_names))
     if earlier := files.set_aside(workdir):
         log.info(f"{files.shown(workdir)} held a run already: it is in {files.shown(earlier)} now.")
     run_facts = {

@@ -189,9 +189,7 @@ def _facts_of_photos(inputs: Inputs) -> dict[str, Any]:
 
 
 def _open_session(config: TrainConfig, workdir: Path, inputs: Inputs) -> Session:
-    first = next(iter(config.finetune.stages.values()))
-    num_classes = len(inputs.records.class_names)
-    model = build_classifier(config.backbone, config.head, num_classes, config.enlarged_to(first))
+    model = build_classifier(config.backbone, config.head, len(inputs.records.class_names))
     info = files.ModelInfo(
         class_names=inputs.records.class_names,
         class_counts=inputs.class_counts(),
