@@ -36,7 +36,6 @@ from carcls.run import replacing
 
 FAST = ["finetune=fast"]
 ALL = "finetune.stages.all"
-MIX = [f"{ALL}.mixup=0.2", f"{ALL}.cutmix=1", f"{ALL}.mix_probability=0.5"]
 SMALLER = ["finetune.stages.head.train_scale=0.85", f"{ALL}.train_scale=0.85"]
 RECIPES: dict[str, list[str]] = {
     "probe": ["finetune=probe"],
@@ -52,6 +51,7 @@ RECIPES: dict[str, list[str]] = {
     "without_ema": [*FAST, f"{ALL}.ema_span=0"],
     "without_centralizing": [*FAST, "optimizer.centralize=false"],
     "without_high_rate": [*FAST, "schedule=cosine"],
+    "without_mixing": [*FAST, f"{ALL}.mix_probability=0"],
     "without_enlarging": [*FAST, "finetune.enlarge=1"],
     "without_last_head": [*FAST, "~finetune.stages.last_head"],
     "without_frozen_batch_norm": [*FAST, "finetune.batch_norm=train"],
@@ -59,7 +59,6 @@ RECIPES: dict[str, list[str]] = {
     # and with one part more, which it does without
     "with_strong_policy": [*FAST, "augmentation=strong"],
     "with_larger_photos_in_the_last_head": [*FAST, "finetune.stages.last_head.enlarge=1.2857"],
-    "with_mixing": [*FAST, *MIX],
     "with_smaller_photos": [*FAST, *SMALLER],
     "with_clipping": [*FAST, "optimizer.clip_norm=0.5"],
     "with_discriminative_rates": [*FAST, f"{ALL}.bottom_rate=0.1"],
@@ -70,7 +69,7 @@ RECIPES: dict[str, list[str]] = {
     "with_three_trainings": [*FAST, f"{ALL}.soup=3"],
     "with_two_trainings_under_large_dropout": [*FAST, f"{ALL}.soup=2", "head.dropout=0.8"],
     "with_stochastic_depth": [*FAST, "finetune.stochastic_depth=true"],
-    "with_mixing_smaller_photos_and_clipping": [*FAST, *MIX, *SMALLER, "optimizer.clip_norm=0.5"],
+    "with_smaller_photos_and_clipping": [*FAST, *SMALLER, "optimizer.clip_norm=0.5"],
 }  # fmt: skip
 TEST_SEEDS, TUNE_SEEDS = (42, 43, 44), (100, 101, 102)
 COLUMNS = (

@@ -48,26 +48,27 @@ def test_a_class_is_never_held_out_as_a_whole():
 
 @pytest.mark.parametrize("of_class", [[1.0, 1.0, 1.0], [0.5, 2.0, 1.0]])
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("has_one_scale", [False, True])
-def test_the_weights_are_where_the_regularised_loss_is_least(has_one_scale, classes, of_class):
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_the_weights_are_where_the_regularised_loss_is_least(is_trained, classes, of_class):
     features = blobs(2, 60, classes)
     rows, labels = features.views.reshape(-1, 8), np.tile(features.labels, 2)
     folds = np.tile(photo_folds(features.labels, features.groups, 3, 0), 2)
     counts = np.array(of_class)[labels]
     # One class has no photos.
     data = Rows(features=rows, labels=labels, folds=folds, weights=counts)
-    kernel, bias, choice = fit_softmax(data, classes + 1, has_one_scale=has_one_scale)
+    before = np.random.default_rng(1).normal(0, 0.3, (9, classes + 1)).astype(np.float32)
+    towards = (before[:8], before[8]) if is_trained else None
+    kernel, bias, choice = fit_softmax(data, classes + 1, towards=towards)
     logits = rows @ kernel + bias
     probs = np.exp(logits - logits.max(1, keepdims=True))
     probs /= probs.sum(1, keepdims=True)
     assert probs[:, classes].max() < 1e-6
     # Its gradient vanishes, in the space where the features are scaled.
     scale = np.where(rows.std(0) < 1e-6, 1, rows.std(0))
-    if has_one_scale:
+    if is_trained:
         scale[:] = np.sqrt(rows.var(0).mean())
+        kernel = kernel - before[:8]
     scaled, weights = (rows - rows.mean(0)) / scale, (kernel * scale[:, None])[:, :classes]
-    if classes == 2:  # scikit-learn penalises the difference's square, not two halves of it
-        weights = weights * 2
     errors = (probs - np.eye(classes + 1)[labels])[:, :classes]
     gradient = scaled.T @ (errors * counts[:, None]) / counts.sum() + choice.value * weights
     assert np.abs(gradient).max() < 2e-3
@@ -126,6 +127,7 @@ def test_without_photos_for_two_folds_it_says_so(units, name):
 def test_what_is_settled_is_not_chosen_again(monkeypatch):
     features, head = blobs(2, 60, 3), head_of(dense())
     settled = replace(unchosen(head, "as in head"), value=1.0)
+    trained = head.get_weights()
     choice = fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)
     assert choice is settled
     assert str(choice) == "l2 1, as in head"
@@ -133,7 +135,7 @@ def test_what_is_settled_is_not_chosen_again(monkeypatch):
         features=features.views.reshape(-1, 8), labels=np.tile(features.labels, 2),
         folds=np.full(120, -1), weights=np.ones(120),
     )  # fmt: skip
-    kernel, *_ = fit_softmax(rows, 3, has_one_scale=True, settled=settled)
+    kernel, *_ = fit_softmax(rows, 3, towards=trained, settled=settled)
     np.testing.assert_array_equal(head.get_weights()[0], kernel)
     head, lengths, fit = head_of(dense(16)), [], head_fit._LayersFits.fit
 
@@ -147,8 +149,21 @@ def test_what_is_settled_is_not_chosen_again(monkeypatch):
     assert lengths == [(120, None, 3)], "all rows, none held out, for as long as it was found"
 
 
+def test_a_head_that_was_trained_is_kept_where_the_photos_say_nothing_else():
+    features, head = blobs(1, 60, 3), head_of(dense())
+    weights = [head.get_weights()[0], np.array([0.1, 0.2, 0.3], np.float32)]
+    head.set_weights(weights)
+    settled = replace(unchosen(head, "as in head"), value=1e6)
+    fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)
+    np.testing.assert_allclose(head.get_weights()[0], weights[0], atol=1e-5)
+    # So strong an l2 leaves the bias, by which each class is predicted as often as it is there.
+    probs = np.asarray(head(features.views[0]))
+    np.testing.assert_allclose(probs.mean(0), 1 / 3, atol=2e-3)
+
+
 def test_validation_photos_may_weaken_what_is_settled_and_nothing_else():
     features, head = blobs(1, 60, 3), head_of(dense())
+    head.set_weights([np.zeros((8, 3)), np.zeros(3)])  # no training says anything
     features.val, features.val_labels = features.views[0], features.labels  # the weakest is best
     settled = replace(unchosen(head, "as in head"), value=0.3)
     choice = fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)
@@ -156,6 +171,7 @@ def test_validation_photos_may_weaken_what_is_settled_and_nothing_else():
     assert str(choice).endswith("on the validation photos, 0.3 as in head at most")
     # What is weaker is fitted to photos that train alone.
     alone = replace(features, val=None, val_labels=None), head_of(dense())
+    alone[1].set_weights([np.zeros((8, 3)), np.zeros(3)])
     weakest = replace(settled, value=0.001)
     fit_head(alone[1], alone[0], learning_rate=0.01, seed=0, settled=weakest)
     np.testing.assert_allclose(head.get_weights()[0], alone[1].get_weights()[0], atol=1e-6)

@@ -56,7 +56,8 @@ def test_photos_are_larger_where_the_policy_cuts_from_them_and_validation_is_not
 
 def test_a_stage_may_train_on_smaller_photos_than_it_validates_with_and_mix_them_its_own_way(root):
     config = small(
-        root, "augmentation=moderate", "finetune.stages.all.train_scale=0.85",
+        root, "augmentation=moderate", "augmentation.cutmix=0", "augmentation.mix_probability=1",
+        "finetune.stages.all.train_scale=0.85",
         "finetune.stages.all.mixup=0.2", "finetune.stages.head.mix_probability=0",
     )  # fmt: skip
     head, whole = (config.finetune.stages[name] for name in ("head", "all"))

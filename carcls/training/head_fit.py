@@ -4,18 +4,18 @@ The choice is by cross-validation over photos: all views of a photo, and all pho
 in one fold, or the fold would be told apart by what was trained on. For the same reason it is made
 once, on features of a backbone that has not been trained: one that has tells its photos' labels,
 those that are held out too. Only photos that did not train it, the validation ones, can say then
-whether less would do: what it makes of photos is easier to tell apart than before.
+whether less would do: what it makes of photos is easier to tell apart than before. And a head that
+was trained with the backbone is not forgotten: regularised is how far the new one is from it.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import keras
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits  # of scikit-learn's
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from threadpoolctl import threadpool_limits
 
 from carcls.training.features import POOL, Features
 
@@ -137,10 +137,9 @@ def fit_head(
     rows = _rows(views.reshape(-1, views.shape[2]), labels, folds, class_weights)
     probs = head.get_layer("probs")
     if _is_softmax_alone(head):
-        # With one scale the head is better, most of all after training (docs/finetuning.md). But
-        # from such a head the training of the backbone ends worse.
+        towards = probs.get_weights() if is_trained else None
         kernel, bias, choice = fit_softmax(
-            rows, probs.units, has_one_scale=is_trained, settled=settled, val=val, check=check
+            rows, probs.units, towards=towards, settled=settled, val=val, check=check
         )
         probs.set_weights([kernel, bias])
         return choice
@@ -210,7 +209,7 @@ def fit_softmax(
     rows: Rows,
     num_classes: int,
     *,
-    has_one_scale: bool = False,
+    towards: Sequence[np.ndarray] | None = None,
     settled: Choice | None = None,
     val: Rows | None = None,
     check: Callable[[], None] = lambda: None,
@@ -218,13 +217,17 @@ def fit_softmax(
     """Multinomial logistic regression, its L2 chosen by log-loss over the folds.
 
     Features are scaled for the fit, so that an l2 means the same for all networks; the weights
-    returned are for features as they are.
+    returned are for features as they are. Of a trained network all channels have one scale: each
+    divided by its own standard deviation, those would count as much as others that hardly any
+    training photo reaches. (Of a network as it was pretrained one scale is better too, but the
+    training that begins with such a head ends worse: docs/finetuning.md.)
 
     Args:
         rows: Whose folds are not all -1, unless it is settled. A class may have no photos.
         num_classes: Of the network.
-        has_one_scale: Scale all channels by one number, not each by its own standard deviation,
-            which makes those count as much as others that hardly any training photo reaches.
+        towards: Kernel and bias that were trained with the network. The l2 is of what the kernel
+            differs by from that one (L2-SP of Li et al., 2018, Explicit Inductive Bias for Transfer
+            Learning with Convolutional Networks), not from 0.
         settled, check: See `fit_head`.
         val: With what is settled: photos that tell whether a weaker l2 would do.
 
@@ -232,30 +235,78 @@ def fit_softmax(
         Kernel `(channels, num_classes)`, bias `(num_classes,)` and the choice.
     """
     mean, scale = rows.features.mean(0), rows.features.std(0)  # (channels,)
-    if has_one_scale:
+    if towards is not None:
         scale[:] = np.sqrt(np.mean(scale**2))
     scale[scale < 1e-6 * scale.max(initial=1e-30)] = 1.0  # of what is the same for all photos
     rows = replace(rows, features=(rows.features - mean) / scale)
+    classes = np.unique(rows.labels)
+    if towards is None:
+        towards = np.zeros((len(mean), num_classes)), np.zeros(num_classes)
+    kernel, bias = (weights[..., classes] for weights in towards)
+    start = kernel * scale[:, None], bias + mean @ kernel
+    model = _Softmax(classes, *start)
     choice = settled
     if settled is None:
-        choice = _choose_l2(rows, L2, check)
+        choice = _choose_l2(start, rows, L2, check)
     elif val is not None:
         val = replace(val, features=(val.features - mean) / scale)
-        choice = _weakened(settled, rows, val, check)
-    model = _regression()
-    _fit(model, rows, slice(None), choice.value)
-    coefficients, intercept = model.coef_, model.intercept_  # (classes, channels), (classes,)
-    if len(model.classes_) == 2:  # of which one is kept, the log of the second's odds
-        coefficients = np.concatenate([-coefficients, coefficients]) / 2
-        intercept = np.concatenate([-intercept, intercept]) / 2
+        choice = _weakened(start, settled, rows, val, check)
+    model.fit(rows, slice(None), choice.value)
     kernel = np.zeros((len(mean), num_classes), np.float32)
     bias = np.full(num_classes, -30.0, np.float32)  # of a class without photos
-    kernel[:, model.classes_] = coefficients.T / scale[:, None]
-    bias[model.classes_] = intercept - mean @ kernel[:, model.classes_]
+    kernel[:, model.classes] = model.kernel / scale[:, None]
+    bias[model.classes] = model.bias - mean @ kernel[:, model.classes]
     return kernel, bias, choice
 
 
-def _weakened(settled: Choice, rows: Rows, val: Rows, check: Callable[[], None]) -> Choice:
+class _Softmax:
+    """Multinomial logistic regression on scaled features, by L-BFGS.
+
+    Goes on, from fit to fit, from the weights that it has.
+
+    Args:
+        classes: `(k,)` those that have photos.
+        kernel: `(channels, k)` to begin with, and which the l2 is the distance from.
+        bias: `(k,)` to begin with; not regularised.
+    """
+
+    def __init__(self, classes: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> None:
+        self.classes, self.towards = classes, kernel.astype(np.float64)
+        self.kernel, self.bias = self.towards, bias.astype(np.float64)
+
+    def fit(self, rows: Rows, trained: np.ndarray | slice, l2: float) -> None:
+        """Minimises the rows' mean loss by their weights and l2 / 2 times the squared distance."""
+        features, labels = rows.features[trained], rows.labels[trained]
+        shares = (rows.weights[trained] / rows.weights[trained].sum())[:, None]  # (r, 1)
+        is_class = labels[:, None] == self.classes  # (r, k)
+
+        def loss_and_slope(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            kernel, bias = np.split(flat, [self.towards.size])
+            kernel = kernel.reshape(self.towards.shape)
+            log_probs = log_softmax(features @ kernel.astype(features.dtype) + bias, axis=1)
+            away = kernel - self.towards
+            loss = -np.sum(shares * is_class * log_probs) + l2 / 2 * np.sum(away**2)
+            errors = shares * (np.exp(log_probs) - is_class)
+            of_kernel = features.T @ errors.astype(features.dtype) + l2 * away
+            return loss, np.concatenate([of_kernel.ravel(), errors.sum(0)])
+
+        # Its products are so short that threads cost more than they give where cores are shared.
+        threads = 1 if features.nbytes < _ONE_THREAD_BYTES else None
+        with threadpool_limits(threads):
+            start = np.concatenate([self.kernel.ravel(), self.bias])
+            options = {"maxiter": _STEPS, "gtol": 1e-3, "ftol": 1e-14}
+            found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", options=options)
+        kernel, self.bias = np.split(found.x, [self.towards.size])
+        self.kernel = kernel.reshape(self.towards.shape)
+
+    def probs(self, features: np.ndarray) -> np.ndarray:
+        """`(r, channels)` to `(r, k)`."""
+        return softmax(features @ self.kernel + self.bias, axis=1)
+
+
+def _weakened(
+    start: Sequence[np.ndarray], settled: Choice, rows: Rows, val: Rows, check: Callable[[], None]
+) -> Choice:
     """What is settled or less, by log-loss over validation photos; features are scaled."""
     both = Rows(
         features=np.concatenate([rows.features, val.features]),
@@ -264,23 +315,26 @@ def _weakened(settled: Choice, rows: Rows, val: Rows, check: Callable[[], None])
         weights=np.concatenate([rows.weights, val.weights]),
     )
     weaker = [l2 for l2 in L2 if l2 < settled.value]
-    choice = _choose_l2(both, (settled.value, *weaker), check)
+    choice = _choose_l2(start, both, (settled.value, *weaker), check)
     at_most = f"{settled.value:g} {settled.origin}"
     return replace(choice, folds=0, origin=f"on the validation photos, {at_most} at most")
 
 
-def _choose_l2(rows: Rows, values: Sequence[float], check: Callable[[], None]) -> Choice:
+def _choose_l2(
+    start: Sequence[np.ndarray], rows: Rows, values: Sequence[float], check: Callable[[], None]
+) -> Choice:
     """By log-loss over the folds, of scaled features; see `fit_softmax`."""
     held_out = rows.held_out()
-    models = [_regression() for _ in held_out]
+    classes = np.unique(rows.labels)
+    models = [_Softmax(classes, *start) for _ in held_out]
     scores: dict[float, float] = {}
     for l2 in values:
         losses = []
         for model, held in zip(models, held_out, strict=True):
             check()
-            _fit(model, rows, rows.without(held), l2)  # goes on from the last l2's weights
-            probs = model.predict_proba(rows.features[held])
-            columns = np.searchsorted(model.classes_, rows.labels[held])
+            model.fit(rows, rows.without(held), l2)
+            probs = model.probs(rows.features[held])
+            columns = np.searchsorted(classes, rows.labels[held])
             losses.append(-np.log(np.maximum(probs[np.arange(len(held)), columns], 1e-12)))
         of_held = rows.weights[np.concatenate(held_out)]
         scores[l2] = float(np.average(np.concatenate(losses), weights=of_held))
@@ -292,20 +346,6 @@ def _choose_l2(rows: Rows, values: Sequence[float], check: Callable[[], None]) -
         scores={f"{k:g}": v for k, v in scores.items()},
         folds=len(held_out),
     )
-
-
-def _regression() -> LogisticRegression:
-    return LogisticRegression(solver="lbfgs", warm_start=True, tol=1e-3, max_iter=_STEPS)
-
-
-def _fit(model: LogisticRegression, rows: Rows, trained: np.ndarray | slice, l2: float) -> None:
-    features, weights = rows.features[trained], rows.weights[trained]
-    model.C = 1 / (l2 * weights.sum())  # it sums the losses
-    # Its products are so short that threads cost more than they give where cores are shared.
-    threads = 1 if features.nbytes < _ONE_THREAD_BYTES else None
-    with warnings.catch_warnings(), threadpool_limits(threads):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough, after so many steps
-        model.fit(features, rows.labels[trained], weights)
 
 
 def _fit_layers(
