@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # scikit-learn's
 
 from carcls.training.features import POOL, Features
 
@@ -301,7 +301,7 @@ class _Softmax:
 
     def probs(self, features: np.ndarray) -> np.ndarray:
         """`(r, channels)` to `(r, k)`."""
-        return softmax(features @ self.kernel + self.bias, axis=1)
+        return softmax(features @ self.kernel.astype(features.dtype) + self.bias, axis=1)
 
 
 def _weakened(

@@ -141,7 +141,7 @@ def run_stage(session: Session, name: str, title: str, stop: StopOnSignal) -> No
     config, inputs, history = session.config, session.inputs, session.history
     stage = config.finetune.stages[name]
     if stage.feature_views:
-        from carcls.training.feature_stage import run_feature_stage  # scikit-learn takes a second
+        from carcls.training.feature_stage import run_feature_stage  # SciPy takes a moment
 
         started = time.perf_counter()
         if run_feature_stage(session, name, stage, title, stop):
