@@ -77,7 +77,7 @@ def test_the_weights_are_where_the_regularised_loss_is_least(is_trained, classes
 
 
 def test_a_channel_that_hardly_any_photo_reaches_does_not_decide_after_training():
-    features, head = blobs(1, 60, 3), head_of(dense())
+    features, head = blobs(1, 60, 3), untrained()
     features.views[..., 6] = 0
     features.views[0, 0, 6] = 1e-3  # one photo, a little
     settled = unchosen(head, "as in head")
@@ -86,6 +86,7 @@ def test_a_channel_that_hardly_any_photo_reaches_does_not_decide_after_training(
     kernel, bias = head.get_weights()
     assert (np.argmax(seen @ kernel + bias, axis=1) == features.labels[1:]).mean() > 0.9
     features.views[:] = 0
+    head = untrained()
     fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)
     kernel, bias = head.get_weights()
     assert np.isfinite(kernel).all()
@@ -116,6 +117,13 @@ def classifier(*layers: keras.Layer) -> keras.Model:
 
 def dense(*units: int) -> keras.Model:
     return classifier(*(keras.layers.Dense(count, activation="relu") for count in units))
+
+
+def untrained() -> keras.Model:
+    """A softmax alone that says nothing."""
+    head = head_of(dense())
+    head.set_weights([np.zeros((8, 3)), np.zeros(3)])
+    return head
 
 
 @pytest.mark.parametrize(("units", "name"), [((), "l2"), ((16,), "weight decay")])
@@ -162,16 +170,14 @@ def test_a_head_that_was_trained_is_kept_where_the_photos_say_nothing_else():
 
 
 def test_validation_photos_may_weaken_what_is_settled_and_nothing_else():
-    features, head = blobs(1, 60, 3), head_of(dense())
-    head.set_weights([np.zeros((8, 3)), np.zeros(3)])  # no training says anything
+    features, head = blobs(1, 60, 3), untrained()
     features.val, features.val_labels = features.views[0], features.labels  # the weakest is best
     settled = replace(unchosen(head, "as in head"), value=0.3)
     choice = fit_head(head, features, learning_rate=0.01, seed=0, settled=settled)
     assert (choice.value, choice.folds, next(iter(choice.scores))) == (0.001, 0, "0.3")
     assert str(choice).endswith("on the validation photos, 0.3 as in head at most")
     # What is weaker is fitted to photos that train alone.
-    alone = replace(features, val=None, val_labels=None), head_of(dense())
-    alone[1].set_weights([np.zeros((8, 3)), np.zeros(3)])
+    alone = replace(features, val=None, val_labels=None), untrained()
     weakest = replace(settled, value=0.001)
     fit_head(alone[1], alone[0], learning_rate=0.01, seed=0, settled=weakest)
     np.testing.assert_allclose(head.get_weights()[0], alone[1].get_weights()[0], atol=1e-6)
