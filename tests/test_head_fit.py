@@ -71,7 +71,7 @@ def test_the_weights_are_where_the_regularised_loss_is_least(is_trained, classes
     scaled, weights = (rows - rows.mean(0)) / scale, (kernel * scale[:, None])[:, :classes]
     errors = (probs - np.eye(classes + 1)[labels])[:, :classes]
     gradient = scaled.T @ (errors * counts[:, None]) / counts.sum() + choice.value * weights
-    assert np.abs(gradient).max() < 2e-3
+    assert np.abs(gradient).max() < (2e-4 if is_trained else 2e-3)
     assert choice.scores[f"{choice.value:g}"] == min(choice.scores.values())
     assert (probs.argmax(1) == labels).mean() > 0.9
 
