@@ -87,8 +87,11 @@ def draw_curves(history: pd.DataFrame, best_epoch: int, title: str) -> Picture:
     figure.legend(
         *top.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
     )
-    highest = np.nanmax(history[["loss", "val_loss"]].to_numpy(float))
-    bottom.set_ylim(0, min(highest, 4 * history.loss.iloc[0]) * 1.05)
+    # One epoch that goes astray is cut off; a first head that knows its photos by heart has hardly
+    # any loss, and says nothing of what comes after.
+    losses = history[["loss", "val_loss"]].to_numpy(float)
+    usual = np.nanmax([*losses[0], history.loss.median()])
+    bottom.set_ylim(0, min(np.nanmax(losses), 4 * usual) * 1.05)
     bottom.set_xlabel("epoch")
     bottom.set_xlim(0.5, len(history) + 0.5)
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

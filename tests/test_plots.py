@@ -53,6 +53,13 @@ def test_a_loss_that_ran_away_does_not_flatten_the_rest(history):
     assert figure.axes[1].get_ylim()[1] < 10
 
 
+def test_a_first_head_without_loss_does_not_hide_the_rest(history):
+    history.loc[0, ["loss", "val_loss"]] = [0.001, 0.01]
+    rest = history.loc[1:, ["loss", "val_loss"]].to_numpy().max()
+    figure = draw_curves(history, best_epoch=3, title="")
+    assert figure.axes[1].get_ylim()[1] > rest
+
+
 def test_one_epoch_is_a_picture_too(history, tmp_path):
     path = tmp_path / "curves.png"
     draw_curves(history.head(1), 1, "one").write(path)
