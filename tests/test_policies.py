@@ -211,9 +211,11 @@ def test_every_policy_says_how_photos_are_kept_and_mixed(name):
     stage = config.finetune.stages["head"]
     assert config.mixing(stage) == {"mixup": 0.2, "cutmix": 1.0, "mix_probability": 0.5}
     config = to_config(composed(f"augmentation={name}"))
-    mixes = {"mixup": 0.2, "cutmix": 1.0, "mix_probability": 0.5} if name == "moderate" else None
-    assert config.mixing(stage) == mixes
+    mixes = name == "moderate"
+    assert (config.mixing(stage) is not None) == mixes
     config = config.augmentation
+    mixed = (config.mixup, config.cutmix, config.mix_probability)
+    assert mixed == ((0.2, 1.0, 0.5) if mixes else (0.0, 0.0, 1.0))
     crops = "crop" in config.train  # of which it needs more pixels than the network takes
     assert config.working_scale == (1.15 if crops else 1.0)
     assert config.working_size(240) == (276 if crops else 240)
