@@ -53,6 +53,7 @@ RECIPES: dict[str, list[str]] = {
     "without_high_rate": [*FAST, "schedule=cosine"],
     "without_mixing": [*FAST, f"{ALL}.mix_probability=0"],
     "without_enlarging": [*FAST, "finetune.enlarge=1"],
+    "with_less_enlarging": [*FAST, "finetune.enlarge=1.5"],
     "without_last_head": [*FAST, "~finetune.stages.last_head"],
     "without_frozen_batch_norm": [*FAST, "finetune.batch_norm=train"],
     "with_photo_policy": [*FAST, "augmentation=photo"],

@@ -186,24 +186,25 @@ LARGER = "finetune.stages.last_head.enlarge=1.2857"
 @pytest.mark.parametrize(
     ("overrides", "sides"),
     [
-        (["image_size=150"], [224, 224, 224]),  # of the pretrained network, 1.49 times as large
-        (["image_size=96"], [144, 144, 144]),
-        (["image_size=96", "finetune.enlarge=4"], [224, 224, 224]),
+        (["image_size=150"], [288, 288, 288]),  # 9/7 of what the network was pretrained at, 224
+        (["image_size=96"], [192, 192, 192]),
+        (["image_size=96", "finetune.enlarge=4"], [288, 288, 288]),
         (["image_size=96", "finetune.enlarge=1"], [None, None, None]),
         (["image_size=96", "backbone.weights=none"], [None, None, None]),  # it looks for no size
-        (["image_size=224"], [None, None, None]),
-        (["image_size=240"], [None, None, None]),
-        (["image_size=96", "finetune.stages.all.image_size=128"], [144, 192, 144]),
-        (["image_size=160", "finetune.stages.all.train_scale=1.5"], [224, None, 224]),
-        (["image_size=150", LARGER], [224, 224, 288]),  # beyond that of the pretrained network
+        (["image_size=224"], [288, 288, 288]),
+        (["image_size=288"], [None, None, None]),
+        (["image_size=300"], [None, None, None]),
+        (["image_size=96", "finetune.stages.all.image_size=128"], [192, 256, 192]),
+        (["image_size=200", "finetune.stages.all.train_scale=1.5"], [288, None, 288]),
+        (["image_size=150", LARGER], [288, 288, 370]),  # beyond 9/7
         (["image_size=96", "finetune.enlarge=1", LARGER], [None, None, 123]),
         (["image_size=96", "backbone.weights=none", LARGER], [None, None, 123]),
-        (["image_size=240", LARGER], [None, None, 309]),
+        (["image_size=300", LARGER], [None, None, 386]),
         (["image_size=150", "finetune=frozen"], [None]),
-        (["image_size=240", "backbone=efficientnetb3"], [300, 300, 300]),
+        (["image_size=240", "backbone=efficientnetb3"], [386, 386, 386]),
     ],
 )
-def test_photos_are_enlarged_to_what_the_backbone_was_pretrained_at(overrides, sides):
+def test_photos_are_enlarged_up_to_nine_sevenths_of_the_pretraining_size(overrides, sides):
     composed = as_composed("backbone=efficientnetlite0", *overrides)
     assert list(to_config(composed).enlarged_sides().values()) == sides
 

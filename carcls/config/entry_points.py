@@ -20,6 +20,10 @@ from carcls.config.training import (
     StageConfig,
 )
 
+# Times the size that it was pretrained at, at which a backbone knows things as well or better:
+# 224 to 288 (Touvron et al., 2019, Fixing the train-test resolution discrepancy).
+_LARGEST = 9 / 7
+
 
 @dataclass(kw_only=True, slots=True)
 class RuntimeConfig:
@@ -152,14 +156,15 @@ class TrainConfig:
     def enlarged_to(self, stage: StageConfig) -> int | None:
         """Side in pixels that the network enlarges a stage's photos to; None: it does not.
 
-        `finetune.enlarge` goes no further than the size that the backbone was pretrained at: what
-        it knows it looks for at that size. `enlarge` of the stage does.
+        `finetune.enlarge` goes no further than 9/7 of the size that the backbone was pretrained at.
+        `enlarge` of the stage does.
         """
         size = max(self.train_size(stage), stage.image_size or self.image_size)
         side = size
         if self.backbone.weights != "none":
             pretrained = find_spec(self.backbone.name).default_size
-            side = max(size, min(pretrained, round(self.finetune.enlarge * size)))
+            largest = round(_LARGEST * pretrained)
+            side = max(size, min(largest, round(self.finetune.enlarge * size)))
         side = round(stage.enlarge * side)
         return side if side > size else None
 
