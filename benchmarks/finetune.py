@@ -59,7 +59,9 @@ RECIPES: dict[str, list[str]] = {
     "with_photo_policy": [*FAST, "augmentation=photo"],
     # and with one part more, which it does without
     "with_strong_policy": [*FAST, "augmentation=strong"],
-    "with_larger_photos_in_the_last_head": [*FAST, "finetune.stages.last_head.enlarge=1.2857"],
+    "with_larger_photos_in_the_last_head": [
+        *FAST, "finetune.enlarge=1.5", "finetune.stages.last_head.enlarge=1.2857"
+    ],
     "with_smaller_photos": [*FAST, *SMALLER],
     "with_clipping": [*FAST, "optimizer.clip_norm=0.5"],
     "with_discriminative_rates": [*FAST, f"{ALL}.bottom_rate=0.1"],
